@@ -1,0 +1,156 @@
+"""``unireel.load``: from a name, a folder or a hub id to a working pipeline.
+
+A model folder holds ordinary diffusers/transformers component folders and a ``unireel.json`` that names the
+system: ``{"system": "base", "size": 48, "components": {...}}``. Only safetensors, JSON and text are ever read.
+"""
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unireel.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+CARD = "unireel.json"
+ASSETS = Path(__file__).parent / "assets"
+SYSTEMS = {"base": "unireel.systems.base.pipeline:BasePipeline"}
+SAFE_PATTERNS = ["*.json", "*.txt", "*.safetensors"]
+DTYPES = ("float32", "bfloat16", "float16")
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def packaged_models() -> list[str]:
+    """Names of the models that ship in the package, such as ``"pocket/base"``, sorted."""
+    return sorted(card.parent.relative_to(ASSETS).as_posix() for card in ASSETS.glob(f"*/*/{CARD}"))
+
+
+def load(
+    name_or_path: str | Path,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype | None" = None,
+) -> Any:
+    """Load a model and return its pipeline.
+
+    Args:
+        name_or_path: a packaged model (:func:`packaged_models`), a local folder with a ``unireel.json``, or
+            the ``owner/name`` of a hub repository that has one.
+        device: where to put it, such as ``"cpu"`` or ``"cuda:1"``; by default CUDA if there is any, else CPU.
+        dtype: precision of the weights, ``"float32"``, ``"bfloat16"`` or ``"float16"``; by default what the
+            system chooses.
+
+    Raises:
+        UserError: the model does not exist, cannot be fetched, or is not one of ours; or the device or the
+            dtype does not exist here.
+    """
+    folder = find_model(name_or_path)
+    module, _, name = SYSTEMS[read_card(folder)["system"]].partition(":")
+    options = {"device": _device(device), "dtype": _dtype(dtype)}
+    return getattr(import_module(module), name).from_pretrained(folder, **options)
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The folder of a model; fetched from the hub if ``name_or_path`` is neither packaged nor a local folder.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    name = str(name_or_path)
+    if name in packaged_models():
+        return ASSETS / name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"'{name}' is a file; a model is a folder with a {CARD}")
+    if _HUB_ID.fullmatch(name) and not name.startswith("pocket/"):
+        return _fetch(name)
+    packaged = ", ".join(packaged_models()) or "none"
+    raise UserError(
+        f"there is no model '{name}'; packaged models: {packaged}; "
+        "also accepted: a model folder or a hub id owner/name"
+    )
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The checked content of ``folder/unireel.json``.
+
+    Raises:
+        UserError: it is missing, is not JSON, or names a system that does not exist.
+    """
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"'{folder}' is not a Unireel model: it has no {CARD}") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"'{path}' cannot be read: {error}") from None
+    system = card.get("system") if isinstance(card, dict) else None
+    if system not in SYSTEMS:
+        raise UserError(f"'{path}' names the system {system!r}; known systems: {', '.join(SYSTEMS)}")
+    return card
+
+
+def _fetch(repository: str) -> Path:
+    """Fetch the hub repository ``owner/name``; its card first, so that nothing large comes for a stranger."""
+    from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
+    from huggingface_hub.file_download import get_hf_file_metadata, hf_hub_url
+
+    # The error of the HTTP client below the hub library, whichever that is: it changed between versions.
+    client_error: Any = HfHubHTTPError.__bases__[0]
+    try:
+        if not isinstance(try_to_load_from_cache(repository, CARD), str):
+            # One attempt: the library's download retries for half a minute where there is no network.
+            get_hf_file_metadata(hf_hub_url(repository, CARD), timeout=10)
+        read_card(Path(hf_hub_download(repository, CARD)).parent)
+        return Path(snapshot_download(repository, allow_patterns=SAFE_PATTERNS))
+    except LocalEntryNotFoundError:
+        reason = "the hub cannot be reached and not all of it is stored here"
+    except EntryNotFoundError:
+        reason = f"it is not a Unireel model: it has no {CARD}"
+    except HfHubHTTPError as error:
+        reason = _first_line(error)
+    except (HFValidationError, OSError, client_error) as error:
+        reason = f"the hub cannot be reached ({_first_line(error)})"
+    packaged = ", ".join(packaged_models()) or "none"
+    raise UserError(f"model '{repository}' cannot be fetched: {reason}; packaged models: {packaged}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _device(device: "str | torch.device | None") -> "torch.device":
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"there is no device '{device}'; accepted: cpu, cuda, cuda:0, mps") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device '{device}' is not on this machine, which has {torch.cuda.device_count()} CUDA devices"
+        )
+    return chosen
+
+
+def _dtype(dtype: "str | torch.dtype | None") -> "torch.dtype | None":
+    import torch
+
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise UserError(f"there is no precision '{dtype}'; accepted: {', '.join(DTYPES)}")
+    return getattr(torch, dtype)

@@ -1,0 +1,1 @@
+"""The World: short films with exact ground truth (scenes, renderer, language, edits, splits, checker)."""

@@ -1,7 +1,7 @@
 """``unireel.load``: from a name, a folder or a hub id to a working pipeline.
 
 A model folder holds ordinary diffusers/transformers component folders and a ``unireel.json`` that names the
-system: ``{"system": "base", "size": 48, "components": {...}}``. Only safetensors, JSON and text are ever read.
+system: ``{"system": "base", "size": 48, "components": {...}}``. Only safetensors, JSON and text are read.
 """
 
 import json

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -83,6 +84,11 @@ def report(message: str) -> None:
     print(f"unireel: error: {' '.join(message.split())}", file=sys.stderr)
 
 
+def show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+    """Print a warning as one line, without the place in the code that gave it."""
+    print(f"unireel: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -92,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in argv
     try:
-        return run_command(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            return run_command(argv)
     except KeyboardInterrupt:
         print("unireel: interrupted", file=sys.stderr)
         return 130

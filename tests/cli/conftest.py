@@ -1,0 +1,62 @@
+"""Running the command as a person would: in a process of its own."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unireel.clip import Clip
+from unireel.hub import packaged_models
+from unireel.world.render import render
+from unireel.world.sampling import sample_scene
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def unireel(tmp_path: Path) -> Run:
+    """``unireel(*words)`` runs the command in an empty folder and returns what it printed."""
+
+    def run(*words: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "unireel", *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+@pytest.fixture
+def fails(unireel: Run) -> Callable[..., str]:
+    """``fails(code, *words)`` runs a command that must fail with ``code``; returns its one line."""
+
+    def run(code: int, *words: object) -> str:
+        result = unireel(*words)
+        assert result.returncode == code, result.stderr
+        assert result.stdout == ""
+        lines = result.stderr.splitlines()
+        assert len(lines) == 1, result.stderr
+        assert lines[0].startswith("unireel: error: ")
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def film() -> Clip:
+    """A film of the World."""
+    return render(sample_scene(seed=0, index=0, split="test", size=48))
+
+
+@pytest.fixture
+def film_file(film: Clip, tmp_path: Path) -> Path:
+    """The same in a file, enlarged eight times, which the reader can undo exactly."""
+    return film.save(tmp_path / "film.mp4", scale=8)
+
+
+@pytest.fixture(scope="session")
+def weights() -> str:
+    """The name of the packaged model; tests that need it are skipped in a checkout that has no weights."""
+    if "pocket/base" not in packaged_models():
+        pytest.skip("the weights of pocket/base are not in this checkout")
+    return "pocket/base"

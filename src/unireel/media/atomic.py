@@ -1,0 +1,78 @@
+"""Writing a file or a folder so that a reader sees the old one or the new one, never half of one."""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from unireel.errors import UserError
+
+
+def _temporary_beside(path: Path) -> Path:
+    """A fresh hidden name in the same folder, with the same suffix (encoders choose their format by it)."""
+    parent = path.parent
+    if not parent.is_dir():
+        raise UserError(f"cannot write {path}: the folder {parent} does not exist; create it first")
+    return parent / f".{path.stem[:64]}-{uuid.uuid4().hex[:12]}{path.suffix}"
+
+
+def _explain(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary file name beside ``path``; on success it takes the place of ``path``, on failure it is removed.
+
+    Raises:
+        UserError: the folder does not exist, is not writable or is full, or ``path`` is a folder.
+    """
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file")
+    temporary = _temporary_beside(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _explain(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path, marker: str) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success it takes the place of ``path``, on failure it is removed.
+
+    An existing folder is replaced only if it is empty or holds the file ``marker``, that is, if this program wrote it:
+    somebody else's folder is never deleted.
+
+    Raises:
+        UserError: ``path`` is a file or a folder with other contents, or nothing can be written there.
+    """
+    if path.exists():
+        if not path.is_dir():
+            raise UserError(f"cannot write {path}: it is a file; name a new folder")
+        if any(path.iterdir()) and not (path / marker).is_file():
+            raise UserError(
+                f"cannot write {path}: the folder holds other files; name a new or an empty folder"
+            )
+    temporary = _temporary_beside(path)
+    retired: Path | None = None
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            retired = _temporary_beside(path)
+            os.rename(path, retired)
+        os.rename(temporary, path)
+    except OSError as error:
+        if retired is not None and retired.exists() and not path.exists():
+            os.rename(retired, path)
+            retired = None
+        raise _explain(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if retired is not None:
+            shutil.rmtree(retired, ignore_errors=True)

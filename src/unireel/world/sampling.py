@@ -29,7 +29,7 @@ from unireel.world.scene import (
 )
 from unireel.world.render import LUMA
 from unireel.world.splits import SPLITS, held_out, motion_name, split_of
-from unireel.world.tracks import camera_path, object_track, reach
+from unireel.world.tracks import Track, camera_path, object_track, reach
 
 CATEGORIES = (
     "single object",
@@ -117,6 +117,11 @@ def relation(scene: Scene, first: int, second: int, frame: int) -> str | None:
     axis, tighter than GenEval's rule) and larger than the mean of the two radii; both objects are visible.
     """
     one, two = (object_track(scene.objects[i], scene.camera, scene.frames, scene.size) for i in (first, second))
+    return relation_of(one, two, frame)
+
+
+def relation_of(one: Track, two: Track, frame: int) -> str | None:
+    """:func:`relation` of two objects whose tracks are at hand."""
     if not (one.visible[frame] and two.visible[frame]):
         return None
     dx, dy = one.screen_x[frame] - two.screen_x[frame], one.screen_y[frame] - two.screen_y[frame]
@@ -127,6 +132,19 @@ def relation(scene: Scene, first: int, second: int, frame: int) -> str | None:
     if abs(dy) >= 2 * abs(dx):
         return "above" if dy < 0 else "below"
     return None
+
+
+def is_placed(scene: Scene) -> bool:
+    """Whether all objects of ``scene`` are on the screen and apart from each other in every frame, as sampled ones are."""
+    placed: list[_Swept] = []
+    for each in scene.objects:
+        spot = _Swept(each, scene).at(each.x, each.y, scene)
+        room = spot.radius + GAP / 2 - 0.02  # sampled places are rounded to 0.01
+        inside = all((axis >= room).all() and (axis <= scene.size - 1 - room).all() for axis in (spot.x, spot.y))
+        if not (inside and spot.clear_of(placed, GAP - 0.04)):
+            return False
+        placed.append(spot)
+    return True
 
 
 def place(scene: Scene, random: Random, tries: int = 12) -> Scene | None:
@@ -166,8 +184,6 @@ class _Swept:
     def moved(self, random: Random, scene: Scene) -> _Swept | None:
         """A copy at a random place where it is on the screen in every frame; None if there is none."""
         middle = (scene.size - 1) / 2
-        other = object.__new__(_Swept)
-        other.__dict__.update(self.__dict__)
         spot = []
         for offset, shift in ((self.dx, self.shift_x), (self.dy, self.shift_y)):
             room = self.radius + GAP / 2
@@ -176,15 +192,22 @@ class _Swept:
             if low > high:
                 return None
             spot.append(low + (high - low) * random.random())
-        other.origin = (spot[0], spot[1])
-        other.x = (spot[0] + self.dx - middle) * self.zoom + middle - self.shift_x
-        other.y = (spot[1] + self.dy - middle) * self.zoom + middle - self.shift_y
+        return self.at(spot[0], spot[1], scene)
+
+    def at(self, x: float, y: float, scene: Scene) -> _Swept:
+        """A copy whose object starts at (x, y) in pixels."""
+        middle = (scene.size - 1) / 2
+        other = object.__new__(_Swept)
+        other.__dict__.update(self.__dict__)
+        other.origin = (x, y)
+        other.x = (x + self.dx - middle) * self.zoom + middle - self.shift_x
+        other.y = (y + self.dy - middle) * self.zoom + middle - self.shift_y
         return other
 
-    def clear_of(self, others: list[_Swept]) -> bool:
+    def clear_of(self, others: list[_Swept], gap: float = GAP) -> bool:
         """Whether this object keeps its distance from all ``others`` in every frame."""
         for each in others:
-            apart = self.radius + each.radius + GAP
+            apart = self.radius + each.radius + gap
             if ((self.x - each.x) ** 2 + (self.y - each.y) ** 2 < apart * apart).any():
                 return False
         return True

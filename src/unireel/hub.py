@@ -90,7 +90,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise UserError(f"'{path}' cannot be read: {error}") from None
     system = card.get("system") if isinstance(card, dict) else None
-    if system not in SYSTEMS:
+    if not isinstance(system, str) or system not in SYSTEMS:
         raise UserError(f"'{path}' names the system {system!r}; known systems: {', '.join(SYSTEMS)}")
     return card
 
@@ -141,7 +141,7 @@ def _device(device: "str | torch.device | None") -> "torch.device":
         raise UserError(f"there is no device '{device}'; accepted: cpu, cuda, cuda:0, mps") from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device '{device}' is not on this machine, which has {torch.cuda.device_count()} CUDA devices"
+            f"there is no device '{device}': this machine has {torch.cuda.device_count()} CUDA devices"
         )
     return chosen
 

@@ -104,17 +104,28 @@ def test_closed_pipe_is_quiet():
 
 
 def test_interrupt_is_one_line(tmp_path):
-    """A named pipe keeps the command waiting for its film until the interrupt comes."""
-    os.mkfifo(tmp_path / "film.mp4")
+    """The model's card is a named pipe that nobody writes to, so the command waits there for the interrupt."""
+    (tmp_path / "model").mkdir()
+    card = tmp_path / "model" / "unireel.json"
+    os.mkfifo(card)
+    words = ["generate", "a red star", "-o", "star.mp4", "--model", "model"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "unireel", "caption", str(tmp_path / "film.mp4")],
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-m", "unireel", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
-    time.sleep(3)
-    assert process.poll() is None
+    pipe = open_when_read(card, process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
+    os.close(pipe)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "unireel: interrupted"
-    assert "Traceback" not in errors
+    assert errors == "unireel: interrupted\n"
+
+
+def open_when_read(pipe, process: subprocess.Popen) -> int:
+    """Open the writing end of a named pipe as soon as ``process`` reads it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("the command never came to read the model's card")

@@ -1,0 +1,37 @@
+"""The World's language: prompts, captions, questions and edit instructions from scenes, and facts back from text."""
+
+from unireel.world.language.captions import CaptionScore, caption_facts, caption_for, caption_score
+from unireel.world.language.parser import Reading, parse, read
+from unireel.world.language.prompts import Prompt, prompt_for
+from unireel.world.language.questions import (
+    DYNAMIC_TYPES,
+    QUESTION_TYPES,
+    STATIC_TYPES,
+    Question,
+    answer_choices,
+    questions_for,
+    sample_question,
+)
+from unireel.world.language.vocabulary import unknown_words, vocabulary, words
+
+__all__ = [
+    "DYNAMIC_TYPES",
+    "QUESTION_TYPES",
+    "STATIC_TYPES",
+    "CaptionScore",
+    "Prompt",
+    "Question",
+    "Reading",
+    "answer_choices",
+    "caption_facts",
+    "caption_for",
+    "caption_score",
+    "parse",
+    "prompt_for",
+    "questions_for",
+    "read",
+    "sample_question",
+    "unknown_words",
+    "vocabulary",
+    "words",
+]

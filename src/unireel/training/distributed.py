@@ -1,0 +1,193 @@
+"""Processes and devices: who am I, how parameters are split, how numbers are agreed on.
+
+One process needs none of it. Under ``torchrun`` each process owns one device; weights are sharded by FSDP2
+(``fully_shard``) or, with ``parallel: replicate``, kept whole and their gradients averaged.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from unireel.errors import UserError
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """This process among ``world``; ``sharded`` when parameters are split among them."""
+
+    rank: int
+    world: int
+    device: torch.device
+    sharded: bool
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def agree(self, flags: Sequence[bool]) -> list[bool]:
+        """Each flag raised by any process is raised in all of them."""
+        if self.world == 1:
+            return list(flags)
+        tensor = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return [bool(flag) for flag in tensor.tolist()]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over processes of a CPU tensor."""
+        if self.world > 1:
+            dist.all_reduce(values)
+            values = values / self.world
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """``value`` of every process, in rank order."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def first_says(self, value: Any) -> Any:
+        """The first process's ``value``, in every process."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their mean over processes; sharded ones already are."""
+        if self.world == 1:
+            return
+        whole = [p for p in parameters if p.requires_grad and not is_sharded(p)]
+        for parameter in whole:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if not whole:
+            return
+        grads = [p.grad for p in whole if p.grad is not None]
+        flat = torch.cat([grad.reshape(-1) for grad in grads])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def start(device: str, parallel: str) -> Parallel:
+    """Join the processes that ``torchrun`` started, if it did, and choose the device.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        parallel: ``fsdp`` or ``replicate``.
+
+    Raises:
+        UserError: CUDA was asked for and is not there.
+    """
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise UserError("'device' is cuda, but torch sees no CUDA device here: use device=cpu or device=auto")
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    use_cuda = cuda and device != "cpu"
+    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")
+    if use_cuda:
+        torch.cuda.set_device(place)
+    if world > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo")
+    return Parallel(rank, world, place, sharded=world > 1 and parallel == "fsdp")
+
+
+def shard(module: nn.Module, parallel: Parallel, forward_methods: Sequence[str]) -> None:
+    """Split the parameters of ``module`` over all processes with FSDP2, in place.
+
+    Blocks whose class a model names in ``_no_split_modules`` (diffusers and transformers do) are gathered one at a
+    time; what remains is gathered with the model it belongs to. A ``ModuleDict`` or ``ModuleList`` at the top is a
+    shelf of models, not a model: each one on it is split by itself.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(parallel.device.type, (parallel.world,))
+    names = {name for m in module.modules() for name in (getattr(m, "_no_split_modules", None) or ())}
+    for child in module.modules():
+        if type(child).__name__ in names and child is not module:
+            fully_shard(child, mesh=mesh)
+    shelf = isinstance(module, nn.ModuleDict | nn.ModuleList)
+    for root in module.children() if shelf else [module]:
+        if any(True for _ in root.parameters()):
+            fully_shard(root, mesh=mesh)
+            for method in forward_methods:
+                if hasattr(root, method):
+                    register_fsdp_forward_method(root, method)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is a ``DTensor``."""
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of ``tensor`` that this process holds, sharing its memory."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def whole(tensor: Tensor, like: Tensor) -> Tensor:
+    """The full tensor on the CPU, from this process's part of it; ``like`` is the parameter whose layout it shares.
+
+    Every process has to call it, in the same order. ``tensor`` may also be a number that all of them hold.
+    """
+    if is_sharded(like) and not is_sharded(tensor) and tensor.shape == local(like).shape and tensor.ndim:
+        from torch.distributed.tensor import DTensor
+
+        tensor = DTensor.from_local(
+            tensor, like.device_mesh, like.placements, shape=like.shape, stride=like.stride(), run_check=False
+        )
+    if is_sharded(tensor):
+        tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return tensor.detach().cpu()
+
+
+def part(full: Tensor, like: Tensor) -> Tensor:
+    """This process's part of ``full``, laid out and placed as parameter ``like`` is."""
+    if is_sharded(like) and full.shape == like.shape:
+        from torch.distributed.tensor import distribute_tensor
+
+        full = distribute_tensor(full.to(like.device), like.device_mesh, like.placements)  # type: ignore[attr-defined]
+        return full.to_local()  # type: ignore[attr-defined]
+    return full.to(like.device)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Sequence[nn.Parameter], limit: float, parallel: Parallel) -> Tensor:
+    """Scale all gradients so that their joint L2 norm is at most ``limit`` (0: leave them); return the norm before.
+
+    The norm is over all processes' shards. Same rule as ``torch.nn.utils.clip_grad_norm_``: the factor is
+    ``min(1, limit / (norm + 1e-6))``.
+    """
+    grads = [(local(p.grad), is_sharded(p)) for p in parameters if p.grad is not None]
+    if not grads:
+        return torch.zeros(())
+    norms = torch._foreach_norm([grad for grad, _ in grads])
+    split = [norm for norm, (_, sharded) in zip(norms, grads, strict=True) if sharded]
+    alone = [norm for norm, (_, sharded) in zip(norms, grads, strict=True) if not sharded]
+    square = torch.stack(alone).square().sum() if alone else torch.zeros((), device=parallel.device)
+    if split:
+        shared = torch.stack(split).square().sum()
+        dist.all_reduce(shared)
+        square = square + shared
+    norm = square.sqrt()
+    if limit > 0:
+        torch._foreach_mul_([grad for grad, _ in grads], torch.clamp(limit / (norm + 1e-6), max=1.0))
+    return norm

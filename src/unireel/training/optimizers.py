@@ -1,0 +1,184 @@
+"""AdamW and Muon over named parameters, and their state by name.
+
+Muon (Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks") replaces the momentum of each
+hidden matrix by the nearest semi-orthogonal matrix, found with a Newton-Schulz iteration.
+"""
+
+import fnmatch
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unireel.training.distributed import is_sharded, part, whole
+from unireel.training.recipe import OptimizerConfig
+from unireel.training.stage import ParameterRule
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
+    """Approximate polar factor ``U V^T`` of each matrix ``U S V^T``; its singular values land in about [0.7, 1.2].
+
+    The iteration is ``X <- a X + (b A + c A A) X`` with ``A = X X^T``, started from the matrix over its Frobenius
+    norm.
+
+    Args:
+        matrices: ``(..., rows, columns)``; float32 is computed in float32, bfloat16 in bfloat16.
+        steps: iterations; 5 is the published choice, fewer are cheaper and coarser.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised, decoupled weight decay, update scaled by ``sqrt(max(1, rows / columns))``.
+
+    Convolution kernels count as matrices ``(out, in * kernel)``. Matrices of one shape are orthogonalised together.
+    Sharded parameters are gathered for the iteration; the momentum stays sharded.
+    """
+
+    def __init__(
+        self, params: Any, lr: float, momentum: float, nesterov: bool, weight_decay: float, steps: int
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "steps": steps,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    rows = parameter.shape[0]
+                    by_shape.setdefault((rows, parameter.numel() // rows), []).append(parameter)
+            for shape, parameters in by_shape.items():
+                self._update(parameters, shape, group)
+
+    def _update(self, parameters: list[nn.Parameter], shape: tuple[int, int], group: dict[str, Any]) -> None:
+        directions = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            grad, momentum = parameter.grad, state["momentum"]
+            assert grad is not None
+            momentum.lerp_(grad, 1.0 - group["momentum"])
+            direction = grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+            directions.append(direction.full_tensor() if is_sharded(direction) else direction)
+        stacked = torch.stack([direction.reshape(shape) for direction in directions])
+        if stacked.is_cuda:
+            stacked = stacked.bfloat16()
+        updates = orthogonalise(stacked, group["steps"]).to(parameters[0].dtype)
+        scale = -group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
+            update = update.reshape(parameter.shape)
+            if is_sharded(parameter):
+                from torch.distributed.tensor import DTensor, Replicate
+
+                mesh = parameter.device_mesh  # type: ignore[attr-defined]
+                update = DTensor.from_local(update, mesh, [Replicate()] * mesh.ndim, run_check=False)
+                update = update.redistribute(placements=parameter.placements)  # type: ignore[attr-defined]
+            parameter.add_(update, alpha=scale)
+
+
+class Optimizers:
+    """The optimiser of a run: one or two torch optimisers that share a schedule, with state kept by parameter name."""
+
+    def __init__(
+        self, module: nn.Module, config: OptimizerConfig, rules: Iterable[ParameterRule] = ()
+    ) -> None:
+        self.names = {p: name for name, p in module.named_parameters() if p.requires_grad}
+        adamw, muon = _groups(module, config, list(rules))
+        self.parts: list[torch.optim.Optimizer] = []
+        if adamw:
+            self.parts.append(
+                torch.optim.AdamW(adamw, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+            )
+        if muon:
+            options = {
+                "momentum": config.momentum,
+                "nesterov": config.nesterov,
+                "steps": config.newton_schulz_steps,
+            }
+            self.parts.append(Muon(muon, lr=config.muon_lr, weight_decay=config.muon_weight_decay, **options))
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """All parameter groups."""
+        return [group for optimizer in self.parts for group in optimizer.param_groups]
+
+    def step(self, factor: float) -> None:
+        """One update at ``factor`` times each group's learning rate; clears the gradients."""
+        for group in self.groups:
+            group["lr"] = group["base_lr"] * factor
+        for optimizer in self.parts:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Full state tensors on the CPU, named ``parameter/key``; every process has to call it."""
+        tensors = {}
+        for optimizer in self.parts:
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    tensors[f"{self.names[parameter]}/{key}"] = whole(value, parameter)
+        return tensors
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`state` gave."""
+        states: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            parameter, _, key = name.rpartition("/")
+            states.setdefault(parameter, {})[key] = tensor
+        for optimizer in self.parts:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                for key, tensor in states.get(self.names[parameter], {}).items():
+                    optimizer.state[parameter][key] = _placed(tensor, parameter)
+
+
+def _placed(tensor: Tensor, parameter: Tensor) -> Tensor:
+    if is_sharded(parameter) and tensor.shape == parameter.shape:
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
+    placed = torch.zeros_like(parameter) if tensor.shape == parameter.shape else torch.zeros_like(tensor)
+    return placed.to(parameter.device).copy_(part(tensor, parameter))
+
+
+def _groups(module: nn.Module, config: OptimizerConfig, rules: list[ParameterRule]) -> tuple[list, list]:
+    """Parameter groups for AdamW and for Muon; a group is one learning rate and one weight decay."""
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    found: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        rule = next((rule for rule in rules if fnmatch.fnmatchcase(name, rule.pattern)), ParameterRule("*"))
+        if not parameter.requires_grad or rule.lr == 0:
+            continue
+        matrix = parameter.squeeze().ndim >= 2 and id(parameter) not in embeddings
+        excluded = any(fnmatch.fnmatchcase(name, pattern) for pattern in config.muon_exclude)
+        muon = config.name == "muon" and (matrix and not excluded if rule.muon is None else rule.muon)
+        decay = matrix if rule.weight_decay is None else rule.weight_decay
+        found.setdefault((muon, rule.lr, decay), []).append(parameter)
+    adamw, muons = [], []
+    for (muon, multiplier, decay), parameters in found.items():
+        weight_decay = (config.muon_weight_decay if muon else config.weight_decay) if decay else 0.0
+        base_lr = (config.muon_lr if muon else config.lr) * multiplier
+        group = {"params": parameters, "lr": base_lr, "base_lr": base_lr, "weight_decay": weight_decay}
+        (muons if muon else adamw).append(group)
+    return adamw, muons

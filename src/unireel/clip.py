@@ -27,8 +27,8 @@ TensorLayout = Literal["FCHW", "CFHW", "FHWC"]
 ValueRange = Literal["0..1", "-1..1"]
 """What black and white are in a float tensor."""
 
-VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
-"""File kinds that hold any number of frames."""
+SUFFIXES = (".mp4", ".webm", ".gif", ".png")
+"""Kinds of files that :meth:`Clip.save` writes."""
 
 _FROM_FHWC = {"FHWC": (0, 1, 2, 3), "FCHW": (0, 3, 1, 2), "CFHW": (3, 0, 1, 2)}
 _TO_FHWC = {"FHWC": (0, 1, 2, 3), "FCHW": (0, 2, 3, 1), "CFHW": (1, 2, 3, 0)}
@@ -39,8 +39,10 @@ class Clip:
     """A film in memory.
 
     Attributes:
-        frames: uint8 ``(F, H, W, 3)``, RGB, C-contiguous, F, H and W at least 1. Not copied if it already is all that.
-        fps: frames per second, finite and > 0; frame ``i`` is on display during ``[i / fps, (i + 1) / fps)`` seconds.
+        frames: uint8 ``(F, H, W, 3)``, RGB, C-contiguous, F, H and W at least 1. Not copied if it already is
+            all that.
+        fps: frames per second, finite and > 0; frame ``i`` is on display during ``[i / fps, (i + 1) / fps)``
+            seconds.
 
     Raises:
         UserError: the array or the rate is not as above.
@@ -144,13 +146,13 @@ class Clip:
 
     @classmethod
     def from_array(cls, array: np.ndarray, fps: float) -> Clip:
-        """A clip from uint8 ``(F, H, W, 3)``, or from one picture ``(H, W, 3)``. Raises :class:`UserError` otherwise."""
+        """A clip from uint8 ``(F, H, W, 3)`` or one picture ``(H, W, 3)``; else :class:`UserError`."""
         array = np.asarray(array)
         return cls(array[None] if array.ndim == 3 else array, fps)
 
     @classmethod
     def from_images(cls, images: Sequence[Image.Image], fps: float) -> Clip:
-        """A clip from Pillow pictures of one size. Raises :class:`UserError` if there are none or sizes differ."""
+        """A clip from Pillow pictures of one size, at least one; else :class:`UserError`."""
         sizes = {image.size for image in images}
         if len(sizes) != 1:
             raise UserError(
@@ -189,7 +191,8 @@ class Clip:
         return cls(np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8), fps)
 
     def to_tensor(self, *, layout: TensorLayout, value_range: ValueRange) -> torch.Tensor:
-        """The frames as float32 on the CPU, axes in the order of ``layout``, black and white as ``value_range`` says.
+        """The frames as float32 on the CPU, axes in the order of ``layout``, black and white as
+        ``value_range`` says.
 
         Raises:
             UsageError: an unknown ``layout`` or ``value_range``.
@@ -235,9 +238,10 @@ class Clip:
     def save(self, path: str | PathLike[str], *, scale: int = 1, crf: int | None = None) -> Path:
         """Write the film; what the file is follows from its name. Nothing half-written is ever left behind.
 
-        ``.mp4`` is H.264 (yuv420p, plays everywhere), ``.webm`` VP9, ``.gif`` loops, ``.png`` holds one frame, a name
-        without suffix is a folder of lossless PNGs. A film of 48x48 pixels is a stamp in a player: ``scale=8`` enlarges
-        it with sharp pixels (and then 4:2:0 chroma costs it nothing); :meth:`resized` brings it back exactly.
+        ``.mp4`` is H.264 (yuv420p, plays everywhere), ``.webm`` VP9, ``.gif`` loops, ``.png`` holds one
+        frame, a name without suffix is a folder of lossless PNGs. A film of 48x48 pixels is a stamp in a
+        player: ``scale=8`` enlarges it with sharp pixels (and then 4:2:0 chroma costs it nothing);
+        :meth:`resized` brings it back exactly.
 
         Args:
             path: where to write; the folder must exist.
@@ -270,7 +274,7 @@ class Clip:
             encode.write_folder(self.frames, self.fps, path, scale=scale)
         else:
             raise UsageError(
-                f"cannot write {path}: unknown suffix {path.suffix!r}; use .mp4, .webm, .gif, .png or a folder"
+                f"cannot write {path}: unknown suffix {path.suffix!r}; use {', '.join(SUFFIXES)} or a folder"
             )
         return path
 

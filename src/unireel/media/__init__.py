@@ -1,1 +1,1 @@
-"""Films in and out of files: decoding under limits, encoding, frame sampling, and pictures for people to look at."""
+"""Films in and out of files: decoding under limits, encoding, sampling of frames, pictures for people."""

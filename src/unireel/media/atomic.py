@@ -24,7 +24,8 @@ def _explain(path: Path, error: OSError) -> UserError:
 
 @contextlib.contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary file name beside ``path``; on success it takes the place of ``path``, on failure it is removed.
+    """Yield a temporary file name beside ``path``; on success it takes the place of ``path``, on failure it
+    is removed.
 
     Raises:
         UserError: the folder does not exist, is not writable or is full, or ``path`` is a folder.
@@ -43,10 +44,11 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path, marker: str) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success it takes the place of ``path``, on failure it is removed.
+    """Yield a temporary folder beside ``path``; on success it takes the place of ``path``, on failure it is
+    removed.
 
-    An existing folder is replaced only if it is empty or holds the file ``marker``, that is, if this program wrote it:
-    somebody else's folder is never deleted.
+    An existing folder is replaced only if it is empty or holds the file ``marker``, that is, if this program
+    wrote it: somebody else's folder is never deleted.
 
     Raises:
         UserError: ``path`` is a file or a folder with other contents, or nothing can be written there.

@@ -16,8 +16,8 @@ from av.video.stream import VideoStream
 
 from unireel.errors import UsageError, UserError
 from unireel.media import stills
-from unireel.media.limits import DEFAULT_LIMITS, Limits
 from unireel.media.keeper import Keeper
+from unireel.media.limits import DEFAULT_LIMITS, Limits
 from unireel.media.resize import Fit
 from unireel.media.sampling import TOLERANCE, constant_rate, frames_on_display, sample_times, typical_step
 from unireel.media.timeline import Timeline, by_decoding, from_packets, open_video, whole_frames
@@ -75,14 +75,15 @@ def read(
 ) -> tuple[np.ndarray, float]:
     """Read frames as a viewer sees them: upright, with square pixels, RGB.
 
-    Without ``fps`` and ``num_frames`` every frame is read, at the film's own rate. A film of variable rate is brought
-    to its mean rate (by time stamps: what is on display at each tick). Long films are not decoded whole when few frames
-    are wanted, and never held in memory.
+    Without ``fps`` and ``num_frames`` every frame is read, at the film's own rate. A film of variable rate is
+    brought to its mean rate (by time stamps: what is on display at each tick). Long films are not decoded
+    whole when few frames are wanted, and never held in memory.
 
     Args:
         path: a film (mp4, webm, gif, mkv, mov, avi, ...), a picture (one frame), or a folder of pictures.
         fps: frames to take per second of film; for pictures without a rate of their own, their rate.
-        num_frames: frames to take in all, evenly spread; more than there are repeats some. Not together with ``fps``.
+        num_frames: frames to take in all, evenly spread; more than there are repeats some. Not together with
+            ``fps``.
         start: seconds at which to begin.
         end: seconds at which to stop; beyond the end of the film means its end.
         size: (height, width) to resize each frame to while reading.
@@ -95,8 +96,8 @@ def read(
 
     Raises:
         UsageError: arguments that contradict each other or are out of range.
-        UserError: no such file, empty, not a video, no frame readable, ``start`` behind the end, damaged (on request),
-            pictures that change size, or anything above ``limits``.
+        UserError: no such file, empty, not a video, no frame readable, ``start`` behind the end, damaged (on
+            request), pictures that change size, or anything above ``limits``.
     """
     if on_damage not in ("warn", "error"):
         raise UsageError(f"on_damage={on_damage!r}: choose 'warn' or 'error'")
@@ -150,7 +151,7 @@ def _select(timeline: Timeline, request: Request, limits: Limits, name: str) -> 
 
 
 def _frames_between(stamps: np.ndarray, start: float, end: float | None, late: float) -> list[int]:
-    """Every frame that appears from ``start`` on and before ``end``; at least the one on display at ``start``."""
+    """Frames that appear from ``start`` on and before ``end``; at least the one on display at ``start``."""
     inside = np.flatnonzero((stamps >= start - late) & (stamps < (np.inf if end is None else end - late)))
     return (inside if len(inside) else frames_on_display(stamps, np.array([start]))).tolist()
 

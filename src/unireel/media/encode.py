@@ -1,17 +1,21 @@
 """Encoding frames into mp4 (H.264), webm (VP9), gif, PNG and folders of PNGs.
 
-Every writer takes frames uint8 ``(F, H, W, 3)`` and leaves at ``path`` either a complete file or what was there before.
+Every writer takes frames uint8 ``(F, H, W, 3)`` and leaves at ``path`` either a complete file or what was
+there before.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import av.error
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.stream import VideoStream
 from PIL import Image
 
 from unireel.errors import UserError
@@ -34,7 +38,7 @@ _CODEC = {".mp4": "libx264", ".webm": "libvpx-vp9"}
 
 
 def enlarge(frames: np.ndarray, scale: int) -> np.ndarray:
-    """Repeat every pixel ``scale`` times in both directions: ``(..., H, W, 3)`` to ``(..., H*scale, W*scale, 3)``."""
+    """Repeat every pixel ``scale`` times in both directions: ``(..., H, W, C)`` to ``(..., H*s, W*s, C)``."""
     return frames if scale == 1 else frames.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
@@ -59,7 +63,8 @@ def write_video(
         frames: uint8 ``(F, H, W, 3)``.
         fps: frames per second, > 0.
         path: ends in ``.mp4`` or ``.webm``.
-        crf: quality, see :data:`CRF_RANGE`; smaller is better and larger on disk. Default :data:`DEFAULT_CRF`.
+        crf: quality, see :data:`CRF_RANGE`; smaller is better and larger on disk. Default
+            :data:`DEFAULT_CRF`.
         scale: integer nearest-neighbour enlargement.
 
     Raises:
@@ -76,7 +81,7 @@ def write_video(
             with av.open(str(temporary), "w", options=container_options) as container:
                 if suffix == ".mp4" and (height % 2 or width % 2):
                     container.metadata["comment"] = size_tag(height, width)
-                stream = container.add_stream(_CODEC[suffix], rate=rate, options=options)
+                stream = cast(VideoStream, container.add_stream(_CODEC[suffix], rate=rate, options=options))
                 stream.height, stream.width = _stored_size(height, width, suffix)
                 stream.pix_fmt = "yuv420p"
                 context = stream.codec_context
@@ -90,7 +95,7 @@ def write_video(
 
 
 def _yuv_pictures(frames: np.ndarray, scale: int, height: int, width: int) -> Iterator[av.VideoFrame]:
-    """Frames enlarged, then padded to ``height x width``; repeating the edge hides the added line in a player."""
+    """Frames enlarged, then padded to ``height x width`` by repeating the edge, which hardly shows."""
     for index, frame in enumerate(frames):
         large = enlarge(frame, scale)
         missing = ((0, height - large.shape[0]), (0, width - large.shape[1]), (0, 0))
@@ -106,10 +111,10 @@ def _yuv_pictures(frames: np.ndarray, scale: int, height: int, width: int) -> It
 
 def _shared_palette(frames: np.ndarray) -> Image.Image:
     """One palette of at most 256 colours for the whole film: a palette per frame would flicker."""
-    height, width = frames.shape[1:3]
-    stride = max(1, int(np.sqrt(frames[:, :, :, 0].size / 2_000_000)))
-    sample = frames[:, ::stride, ::stride].reshape(-1, min(width, (width + stride - 1) // stride), 3)
-    return Image.fromarray(np.ascontiguousarray(sample)).quantize(256, method=Image.Quantize.MEDIANCUT)
+    stride = max(1, round(math.sqrt(frames.size / 6_000_000)))
+    sample = frames[:, ::stride, ::stride]
+    tall = np.ascontiguousarray(sample).reshape(-1, sample.shape[2], 3)
+    return Image.fromarray(tall).quantize(256, method=Image.Quantize.MEDIANCUT)
 
 
 def write_gif(frames: np.ndarray, fps: float, path: Path, *, scale: int = 1) -> None:
@@ -138,9 +143,8 @@ def write_gif(frames: np.ndarray, fps: float, path: Path, *, scale: int = 1) -> 
                         Image.fromarray(frame).quantize(palette=reference, dither=Image.Dither.NONE)
                     )
                     large = enlarge(indices[:, :, None], scale)[:, :, 0]
-                    picture = av.VideoFrame.from_ndarray(
-                        (np.ascontiguousarray(large), palette), format="pal8"
-                    )
+                    pair: Any = (np.ascontiguousarray(large), palette)  # PyAV's way to give pal8
+                    picture = av.VideoFrame.from_ndarray(pair, format="pal8")
                     picture.pts = round(index * 100 / fps)
                     picture.duration = round((index + 1) * 100 / fps) - picture.pts
                     container.mux(stream.encode(picture))

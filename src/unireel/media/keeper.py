@@ -8,20 +8,23 @@ from unireel.media.resize import Fit, resize_frame
 
 
 class Keeper:
-    """Puts pictures into the places of the result where they are wanted (a picture may be wanted several times).
+    """Puts pictures into the places of the result where they are wanted (a picture may be wanted several
+    times).
 
     Args:
         name: of the film, for messages.
         indices: for each frame of the result the index of the source picture.
         size: (height, width) to resize to, or ``None``.
         fit: what happens to another aspect ratio.
-        limits: what is accepted; checked when the first picture shows how large they are, before anything is allocated.
+        limits: what is accepted; checked when the first picture shows how large they are, before anything is
+            allocated.
     """
 
     def __init__(
         self, name: str, indices: list[int], size: tuple[int, int] | None, fit: Fit, limits: Limits
     ) -> None:
-        self._name, self._count, self._size, self._fit, self._limits = name, len(indices), size, fit, limits
+        self._name, self._count, self._size, self._limits = name, len(indices), size, limits
+        self._fit: Fit = fit
         self._slots: dict[int, list[int]] = {}
         for slot, index in enumerate(indices):
             self._slots.setdefault(index, []).append(slot)

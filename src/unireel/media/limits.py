@@ -1,4 +1,4 @@
-"""How much a file may make us read, decode and hold: checked from its header first and again while it is decoded."""
+"""How much a file may make us read, decode and hold: checked from its header and again while decoding."""
 
 from dataclasses import dataclass, fields
 
@@ -9,7 +9,8 @@ from unireel.errors import UsageError, UserError
 class Limits:
     """The largest input that is accepted; what is larger raises a :class:`UserError` that names the limit.
 
-    The defaults suit one person's own films on one machine; a server that takes strangers' files sets smaller ones.
+    The defaults suit one person's own films on one machine; a server that takes strangers' files sets smaller
+    ones.
 
     Attributes:
         max_pixels: height times width of one picture, as stored and as shown (default one 8K picture).
@@ -44,7 +45,7 @@ class Limits:
             )
 
     def check_frames(self, name: str, count: int, height: int, width: int) -> None:
-        """Refuse to return more than ``max_frames`` frames or ``max_bytes`` bytes of ``height x width`` pictures."""
+        """Refuse more than ``max_frames`` frames or ``max_bytes`` bytes of ``height x width`` pictures."""
         if count > self.max_frames:
             raise UserError(
                 f"{name}: {count:,} frames are above the limit of {self.max_frames:,} (max_frames);"

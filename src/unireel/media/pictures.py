@@ -1,7 +1,8 @@
 """Pictures for people: film strips, contact sheets, grids and films side by side, with captions.
 
-Small films are enlarged by whole factors with sharp pixels, large ones are reduced, so that every tile is about
-:data:`TILE` pixels. Text is set in the font that Pillow carries with it, so pictures look the same everywhere.
+Small films are enlarged by whole factors with sharp pixels, large ones are reduced, so that every tile is
+about :data:`TILE` pixels. Text is set in the font that Pillow carries with it, so pictures look the same
+everywhere.
 """
 
 from __future__ import annotations
@@ -9,16 +10,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from unireel.clip import Clip
 from unireel.errors import UsageError, UserError
 from unireel.media.resize import resize_frame
-
-if TYPE_CHECKING:
-    from unireel.clip import Clip
 
 TILE = 128
 """Longest side of a frame on a sheet, in pixels (about: small films are enlarged by whole factors)."""
@@ -32,7 +30,7 @@ FAINT = (120, 120, 124)
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a :func:`grid`: a title above, then clips side by side, each with an optional caption below."""
+    """One row of a :func:`grid`: a title, then clips beside each other, each with a caption below or none."""
 
     title: str
     clips: Sequence[Clip]
@@ -49,7 +47,7 @@ def _text_width(text: str, size: int) -> float:
 
 
 def wrap(text: str, width: int, size: int) -> list[str]:
-    """Break ``text`` into lines of at most ``width`` pixels at font ``size``; a longer word is cut where it must be."""
+    """Break ``text`` into lines of at most ``width`` pixels at font ``size``; too long a word is cut."""
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
@@ -132,7 +130,7 @@ def _check_captions(captions: Sequence[str], count: int) -> None:
 
 
 def strip_indices(count: int, num_frames: int) -> list[int]:
-    """Evenly spaced frame indices from the first to the last of ``count`` frames, at most ``num_frames`` of them."""
+    """Evenly spaced indices from the first to the last of ``count`` frames, at most ``num_frames``."""
     if num_frames < 1:
         raise UsageError(f"num_frames={num_frames}: at least 1")
     if num_frames >= count:
@@ -143,7 +141,8 @@ def strip_indices(count: int, num_frames: int) -> list[int]:
 def film_strip(
     clip: Clip, *, num_frames: int = 9, columns: int | None = None, times: bool = True, tile: int = TILE
 ) -> Image.Image:
-    """Frames of a film from first to last, in one row or in rows of ``columns``, with their times in seconds below.
+    """Frames of a film from first to last, in one row or in rows of ``columns``, with their times in seconds
+    below.
 
     Raises:
         UsageError: ``num_frames``, ``columns`` or ``tile`` below 1.
@@ -168,7 +167,8 @@ def contact_sheet(
     num_frames: int = 9,
     tile: int = TILE,
 ) -> Image.Image:
-    """A sheet that shows films at a glance: for each its caption and, below, a strip of its frames with times.
+    """A sheet that shows films at a glance: for each its caption and, below, a strip of its frames with
+    times.
 
     Args:
         clips: one film or several, of any sizes and rates.
@@ -181,7 +181,7 @@ def contact_sheet(
         UserError: no clip at all.
         UsageError: the number of captions is not the number of clips, or a number below 1.
     """
-    films = [clips] if _is_clip(clips) else list(clips)  # type: ignore[arg-type]
+    films = [clips] if isinstance(clips, Clip) else list(clips)
     texts = [captions] if isinstance(captions, str) else list(captions)
     if not films:
         raise UserError("a contact sheet needs at least one clip")
@@ -193,10 +193,6 @@ def contact_sheet(
         caption = _text_block(texts[index] if texts else "", width, 15)
         blocks.append(_stack([caption, strip]))
     return _framed(_stack(blocks, gap=16))
-
-
-def _is_clip(value: object) -> bool:
-    return hasattr(value, "frames") and hasattr(value, "fps")
 
 
 def grid(rows: Sequence[Row], *, title: str = "", num_frames: int = 3, tile: int = TILE) -> Image.Image:
@@ -230,14 +226,13 @@ def grid(rows: Sequence[Row], *, title: str = "", num_frames: int = 3, tile: int
 
 
 def side_by_side(clips: Sequence[Clip], captions: Sequence[str] = (), *, tile: int = 256) -> Clip:
-    """One film in which several play beside each other, with a caption above each; shorter ones hold their last frame.
+    """One film in which several play beside each other, with a caption above each; shorter ones hold their
+    last frame.
 
     Raises:
         UserError: no clip, or clips of different frame rates.
         UsageError: captions for some of the clips only.
     """
-    from unireel.clip import Clip
-
     if not clips:
         raise UserError("side by side needs at least one clip")
     rates = {clip.fps for clip in clips}

@@ -8,8 +8,8 @@ from PIL import Image
 from unireel.errors import UsageError
 
 Fit = Literal["stretch", "crop", "pad"]
-"""How a picture meets another aspect ratio: ``stretch`` ignores it, ``crop`` fills and cuts the sides that stand over
-(centred), ``pad`` shows everything between black bars."""
+"""How a picture meets another aspect ratio: ``stretch`` ignores it, ``crop`` fills and cuts the sides that
+stand over (centred), ``pad`` shows everything between black bars."""
 
 _FITS = ("stretch", "crop", "pad")
 
@@ -19,8 +19,8 @@ def _scaled(
 ) -> Image.Image:
     """Scale the part ``box`` of ``image`` to ``width x height``.
 
-    A reduction by whole factors averages whole blocks, so that a film saved with ``scale=k`` comes back exactly;
-    everything else is bicubic, which Pillow widens on reduction so that nothing aliases.
+    A reduction by whole factors averages whole blocks, so that a film saved with ``scale=k`` comes back
+    exactly; everything else is bicubic, which Pillow widens on reduction so that nothing aliases.
     """
     across, down = (box[2] - box[0]) / width, (box[3] - box[1]) / height
     whole = across >= 1 and down >= 1 and across.is_integer() and down.is_integer()
@@ -53,7 +53,6 @@ def resize_frame(frame: np.ndarray, height: int, width: int, fit: Fit = "stretch
     inner_width, inner_height = max(1, round(old_width * ratio)), max(1, round(old_height * ratio))
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    canvas[top : top + inner_height, left : left + inner_width] = _scaled(
-        image, inner_width, inner_height, whole
-    )
+    inner = np.asarray(_scaled(image, inner_width, inner_height, whole))
+    canvas[top : top + inner_height, left : left + inner_width] = inner
     return canvas

@@ -1,8 +1,8 @@
 """Which frames to take: arithmetic on time stamps, without any file.
 
-One convention holds everywhere: frame ``i`` of a clip stands for the time ``start + i / fps``, and what stands there is
-the frame that the film has on display at that moment. So the first frame is always kept, halving the rate takes every
-second frame, and a clip lasts as long as the part of the film it was taken from.
+One convention holds everywhere: frame ``i`` of a clip stands for the time ``start + i / fps``, and what
+stands there is the frame that the film has on display at that moment. So the first frame is always kept,
+halving the rate takes every second frame, and a clip lasts as long as the part of the film it was taken from.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ import numpy as np
 from unireel.errors import UsageError
 
 TOLERANCE = 0.25
-"""Part of a frame step by which time stamps may be late: containers round them to milliseconds, gifs to 10 ms."""
+"""Part of a frame step by which time stamps may be late: files round them to 1 ms, gifs to 10 ms."""
 
 
 def sample_times(
@@ -27,7 +27,8 @@ def sample_times(
         start: seconds at which the part begins.
 
     Returns:
-        Times in seconds, float64 ``(F,)``, from ``start`` on, and the rate of the resulting clip in frames a second.
+        Times in seconds, float64 ``(F,)``, from ``start`` on, and the rate of the resulting clip in frames a
+        second.
 
     Raises:
         UsageError: not exactly one of ``fps`` and ``num_frames``, or a value that is not above 0.
@@ -61,8 +62,8 @@ def frames_on_display(stamps: np.ndarray, times: np.ndarray) -> np.ndarray:
         times: moments, seconds, float64 ``(N,)``.
 
     Returns:
-        int64 ``(N,)``: the last frame whose stamp is not later than the time (by more than :data:`TOLERANCE` of the
-        typical step); the first frame for times before it.
+        int64 ``(N,)``: the last frame whose stamp is not later than the time (by more than :data:`TOLERANCE`
+        of the typical step); the first frame for times before it.
     """
     late = TOLERANCE * typical_step(stamps)
     return np.maximum(np.searchsorted(stamps, times + late, side="right") - 1, 0)
@@ -71,9 +72,9 @@ def frames_on_display(stamps: np.ndarray, times: np.ndarray) -> np.ndarray:
 def constant_rate(stamps: np.ndarray, candidates: Iterable[float] = ()) -> float | None:
     """The rate at which ``stamps`` tick, or ``None`` if they do not tick evenly.
 
-    A rate fits when every stamp lies within :data:`TOLERANCE` of a step of its place on the even grid. The first
-    fitting one is taken of ``candidates`` (what the header claims), the measured mean rounded to a whole number, and
-    the mean itself.
+    A rate fits when every stamp lies within :data:`TOLERANCE` of a step of its place on the even grid. The
+    first fitting one is taken of ``candidates`` (what the header claims), the measured mean rounded to a
+    whole number, and the mean itself.
 
     Args:
         stamps: rising time stamps, seconds, float64 ``(F,)``, F at least 2.

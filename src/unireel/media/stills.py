@@ -51,10 +51,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def list_folder(path: Path, limits: Limits) -> tuple[list[Path], float | None]:
-    """The pictures of a folder in order of their names, and the frame rate that its ``clip.json`` gives, if any.
+    """The pictures of a folder in order of their names, and the frame rate that its ``clip.json`` gives, if
+    any.
 
     Raises:
-        UserError: there are no pictures, they are too many or too large, or ``clip.json`` is not as we write it.
+        UserError: there are no pictures, they are too many or too large, or ``clip.json`` is not as we write
+            it.
     """
     pictures = sorted(
         (entry for entry in path.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES and entry.is_file()),

@@ -1,9 +1,10 @@
 """The time stamps of a film: which frames there are and when each is shown, before any of them is kept.
 
-A film is read twice. The first pass finds its frames: as a rule from the packets alone, without decoding; if the film
-turns out to be damaged, or its packets bear no usable stamps, by decoding it from the beginning and noting which frames
-come out whole. The second pass (:mod:`unireel.media.decode`) decodes and keeps only what is wanted. So the memory used
-does not grow with the film, sampling follows the true time stamps, and a frame count is never taken on trust.
+A film is read twice. The first pass finds its frames: as a rule from the packets alone, without decoding; if
+the film turns out to be damaged, or its packets bear no usable stamps, by decoding it from the beginning and
+noting which frames come out whole. The second pass (:mod:`unireel.media.decode`) decodes and keeps only what
+is wanted. So the memory used does not grow with the film, sampling follows the true time stamps, and a frame
+count is never taken on trust.
 """
 
 import os
@@ -64,7 +65,8 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
     """Open a file and choose its film; the caller closes the container.
 
     Raises:
-        UserError: the file is missing, empty, not a video, without a film, or its pictures are above the limits.
+        UserError: the file is missing, empty, not a video, without a film, or its pictures are above the
+            limits.
     """
     _check_file(path, limits)
     name = str(path)
@@ -82,7 +84,7 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
             raise UserError(f"{name}: it holds no video")
         context = film.codec_context
         limits.check_picture(name, context.height, context.width)
-        # The decoder itself refuses a picture that grows later; twice, because it counts the padding of its blocks.
+        # The decoder itself refuses a picture that grows later; twice, as it counts its blocks' padding.
         context.options = {"max_pixels": str(2 * limits.max_pixels + 2**16)}
         return container, film
     except BaseException:
@@ -123,7 +125,8 @@ def from_packets(path: Path, limits: Limits, until: float | None) -> Timeline | 
     Args:
         path: the film.
         limits: what is accepted.
-        until: seconds of the film that are wanted; what lies beyond is not held against the limit of duration.
+        until: seconds of the film that are wanted; what lies beyond is not held against the limit of
+            duration.
 
     Raises:
         UserError: as :func:`open_video`; or the film is longer than the limits allow.
@@ -234,8 +237,8 @@ def whole_frames(
 ) -> Iterator[tuple[int, float, av.VideoFrame | None]]:
     """Decode from the beginning and yield every frame that is whole: its number, its seconds, and itself.
 
-    After an error nothing is yielded until the next keyframe, since what lies between refers to pictures that are not
-    there. Errors are yielded too, as frame ``None`` with the number and time of the last whole frame.
+    After an error nothing is yielded until the next keyframe, since what lies between refers to pictures that
+    are not there. Errors are yielded too, as frame ``None`` with the number and time of the last whole frame.
     """
     film.thread_type = "SLICE"  # frame threads report errors late, and then other frames get lost at each run
     rates = header_rates(film)

@@ -1,10 +1,13 @@
 """From a decoded frame to the picture a viewer should see: RGB, upright, square pixels, opaque."""
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Interpolation
 
@@ -30,7 +33,7 @@ def size_tag(height: int, width: int) -> str:
 
 
 def true_size(comment: str, height: int, width: int) -> tuple[int, int]:
-    """(height, width) of the picture inside a stored one: smaller by at most one line if our own comment says so."""
+    """(height, width) of the picture in a stored one: smaller by at most one line if our comment says so."""
     match = _TRUE_SIZE.fullmatch(comment)
     if match is None:
         return height, width
@@ -40,12 +43,14 @@ def true_size(comment: str, height: int, width: int) -> tuple[int, int]:
 
 
 def display_matrix(frame: av.VideoFrame, rotate_tag: str = "") -> tuple[Matrix, bool]:
-    """How the frame is to be turned and mirrored, from its display matrix or else from a ``rotate`` tag (clockwise).
+    """How the frame is to be turned and mirrored, from its display matrix or else from a ``rotate`` tag
+    (clockwise).
 
     Returns:
         The nearest of the eight turns and mirrorings, and whether it is exact (a matrix may hold any angle).
     """
-    side = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    matrices = cast(Iterable[SideData], frame.side_data)
+    side = next((data for data in matrices if data.type == SideDataType.DISPLAYMATRIX), None)
     if side is None:
         turn = int(rotate_tag) % 360 if rotate_tag.lstrip("-").isdigit() else 0
         return _TAGGED.get(turn, IDENTITY), turn in (0, *_TAGGED)
@@ -73,10 +78,12 @@ def apply_matrix(picture: np.ndarray, matrix: Matrix) -> np.ndarray:
 
 
 def square_size(height: int, width: int, aspect: Fraction | None) -> tuple[int, int]:
-    """(height, width) with square pixels: the shorter direction of a pixel is stretched, so no detail is lost.
+    """(height, width) with square pixels: the shorter direction of a pixel is stretched, so no detail is
+    lost.
 
     Args:
-        aspect: width of a pixel over its height (sample aspect ratio); ``None`` or 0 when the file does not say.
+        aspect: width of a pixel over its height (sample aspect ratio); ``None`` or 0 when the file does not
+            say.
     """
     if not aspect or aspect <= 0:
         return height, width
@@ -96,9 +103,9 @@ def to_picture(
 ) -> np.ndarray:
     """The frame as a viewer should see it, uint8 RGB ``(H, W, 3)``.
 
-    The file's colour matrix and range are honoured; a file that names none is taken as BT.601, limited range, as other
-    decoders do. Transparent parts are laid on white. High dynamic range is not tone-mapped and interlaced fields are
-    not separated.
+    The file's colour matrix and range are honoured; a file that names none is taken as BT.601, limited range,
+    as other decoders do. Transparent parts are laid on white. High dynamic range is not tone-mapped and
+    interlaced fields are not separated.
     """
     height, width = square_size(frame.height, frame.width, aspect)
     alpha = any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8"

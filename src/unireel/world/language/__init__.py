@@ -1,4 +1,4 @@
-"""The World's language: prompts, captions, questions and edit instructions from scenes, and facts back from text."""
+"""The World's language: prompts, captions and questions from scenes, and facts back from text."""
 
 from unireel.world.language.captions import CaptionScore, caption_facts, caption_for, caption_score
 from unireel.world.language.parser import Reading, parse, read

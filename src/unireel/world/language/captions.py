@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import pairwise
 from random import Random
 
 from unireel.world.facts import Fact, Referent, holds_in
@@ -27,7 +27,10 @@ MAX_CAPTION_WORDS = 80
 
 @dataclass(frozen=True)
 class CaptionScore:
-    """Counts of facts in a caption: ``stated`` by it, ``true`` among those, ``complete`` list, ``found`` of that list."""
+    """Counts of facts in a caption.
+
+    ``stated`` by it, ``true`` among those; ``complete``: stated by a perfect caption, ``found`` among those.
+    """
 
     stated: int
     true: int
@@ -52,10 +55,11 @@ class CaptionScore:
 
 
 def caption_for(scene: Scene, seed: int | None = None) -> str:
-    """Describe ``scene`` completely, in at most :data:`MAX_CAPTION_WORDS` words for clips of one event per object.
+    """Describe ``scene`` completely, in at most :data:`MAX_CAPTION_WORDS` words if each object has one event.
 
-    Always in the same order: count; objects with size, colour, shape and motion; relations at the start and the end
-    (when there are two objects); background; camera; style. ``seed`` chooses among paraphrases; None is canonical.
+    Always in the same order: count; objects with size, colour, shape and motion; relations at the start and
+    the end (when there are two objects); background; camera; style. ``seed`` chooses among paraphrases; without
+    one the caption is canonical.
     """
     random = None if seed is None else scene_random(scene, "caption", seed)
     order = caption_order(scene)
@@ -82,7 +86,7 @@ def caption_facts(scene: Scene) -> tuple[Fact, ...]:
             facts.append(Fact("count", group.referent, len(group.indices)))
         facts.append(Fact("size", group.referent, group.figure.size))
         facts.extend(Fact("motion", group.referent, each) for each in motions(group.figure))
-    for one, two in zip(order, order[1:]):
+    for one, two in pairwise(order):
         if in_sequence(one, two):
             facts.append(Fact("order", one.referent, other=two.referent))
     for one, relation, two, when in _relations(scene, order):
@@ -118,13 +122,12 @@ def _objects(order: list[Group], random: Random | None) -> str:
 
 
 def _relations(scene: Scene, order: list[Group]) -> list[tuple[Group, str, Group, str]]:
-    """The relations that a caption states: of the only two objects, at the first and the last frame, where clear."""
+    """The relations that a caption states: of two objects, at the first and last frame, where clear."""
     if len(order) != 2 or not (order[0].single and order[1].single):
         return []
+    one, two = order
     found = []
-    for one, two in combinations(order, 2):
-        for when, frame in (("first", 0), ("last", scene.frames - 1)):
-            relation = relation_at(scene, one.indices[0], two.indices[0], frame)
-            if relation:
-                found.append((one, relation, two, when))
+    for when, frame in (("first", 0), ("last", scene.frames - 1)):
+        if relation := relation_at(scene, one.indices[0], two.indices[0], frame):
+            found.append((one, relation, two, when))
     return found

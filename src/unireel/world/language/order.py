@@ -1,4 +1,4 @@
-"""What happens before what, and where things are to each other: the parts of a scene's meaning that need its tracks."""
+"""What happens before what, and where things are to each other: a scene's times and tracks in words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def relation_at(scene: Scene, first: int, second: int, frame: int) -> str | None
 
 
 def sequential(one: Object, two: Object) -> bool:
-    """Whether all that ``one`` does is over before ``two`` begins, at least two frames after ``one`` began."""
+    """Whether all that ``one`` does is over before ``two`` begins, two frames or more after ``one`` began."""
     if not one.events or not two.events:
         return False
     start = two.events[0].start
@@ -48,7 +48,7 @@ def has_sequence(named: list[Group]) -> bool:
 
 
 def caption_order(scene: Scene) -> list[Group]:
-    """The groups in the order in which captions name them: decided by what can be seen, never by how a scene is stored.
+    """The groups in the order in which captions name them: decided by what can be seen, not by storage.
 
     Moving before still; moving ones by their start if any follows another; otherwise by shape and colour.
     """

@@ -1,4 +1,4 @@
-"""The parser: reads facts back from prompts and captions, also from those that a model wrote and got slightly wrong."""
+"""The parser: reads facts back from prompts and captions, also from those that a model got slightly wrong."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ _FILLERS = {"", "the film is", "a film", "first"}
 
 @dataclass
 class Reading:
-    """What a text was found to say: its facts in the order of reading, and the clauses that no rule could read."""
+    """What a text says: its facts in the order of reading, and the clauses that no rule could read."""
 
     facts: list[Fact] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
 def parse(text: str) -> tuple[Fact, ...]:
-    """The facts that ``text`` states, each once. Clauses outside the grammar are left out; :func:`read` names them."""
+    """The facts that ``text`` states, each once. :func:`read` also names the clauses outside the grammar."""
     return tuple(read(text).facts)
 
 

@@ -1,7 +1,7 @@
-"""Phrases: how one thing is said. Prompts, captions, questions and edits say things with these; the parser reads them.
+"""Phrases: how one thing is said. All texts of the World are made of these, and the parser reads them.
 
-Everything is lower case; every word is one token; numbers are words. Each thing has one to three ways of saying it,
-of which the first is the canonical one.
+Everything is lower case; every word is one token; numbers are words. There are one to three ways of saying a
+thing, of which the first is the canonical one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WHEN = {"first": "at the start", "last": "at the end"}
 
 @dataclass(frozen=True)
 class Group:
-    """Objects of a scene that a text names together: their indices, what they are called, the first of them."""
+    """Objects that a text names together: their indices, what they are called, the first of them."""
 
     indices: tuple[int, ...]
     referent: Referent
@@ -57,13 +57,13 @@ class Group:
 
 
 def scene_random(scene: Scene, purpose: str, seed: int | str) -> Random:
-    """A random generator that differs between scenes, purposes and seeds and is the same on every platform."""
+    """A random generator of its own for each scene, purpose and seed, the same on every platform."""
     places = ",".join(f"{each.x}:{each.y}:{each.colour}" for each in scene.objects)
     return Random(f"{purpose}/{seed}/{places}/{scene.background}/{scene.style}")
 
 
 def groups(scene: Scene) -> list[Group]:
-    """The objects of ``scene`` as a text names them: alike objects together, the others one by one, in scene order."""
+    """The objects of ``scene`` as a text names them: alike ones together, others one by one, in order."""
     alike: dict[tuple, list[int]] = {}
     for index, each in enumerate(scene.objects):
         key = (called(each, scene), each.size, tuple(map(motion_value, each.events)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from unireel.world.facts import Fact, Referent
@@ -35,7 +36,7 @@ class Prompt:
 
 
 def prompt_for(scene: Scene, seed: int, category: str = "mixture") -> Prompt:
-    """A request that ``scene`` fulfils, at most :data:`MAX_PROMPT_WORDS` words; the same for the same arguments.
+    """A request that ``scene`` fulfils, in at most :data:`MAX_PROMPT_WORDS` words.
 
     Category "position" always says how the objects lie to each other, other categories sometimes do.
     """
@@ -92,7 +93,7 @@ class _Writer:
         random = self.random
         order, joints = self._arrange()
         text = ""
-        for group, joint in zip(order, joints):
+        for group, joint in zip(order, joints, strict=True):
             many = not group.single
             size = group.figure.size if self.spare < 2 and random.random() < 0.5 else None
             self._object_facts(group, size)
@@ -104,14 +105,14 @@ class _Writer:
         return _Body(text)
 
     def _arrange(self) -> tuple[list[Group], list[str]]:
-        """The groups in the order of their clauses, and what stands before each clause; order facts are noted."""
+        """The groups in the order of their clauses, and what stands before each; notes order facts."""
         random, order = self.random, list(self.groups)
         random.shuffle(order)
         if has_sequence(order):
             still = [each for each in order if not each.figure.events]
             order = by_start(order) + still if random.random() < 0.7 else still + by_start(order)
         joints = [""]
-        for before, after in zip(order, order[1:]):
+        for before, after in pairwise(order):
             if in_sequence(before, after):
                 self.facts.append(Fact("order", before.referent, other=after.referent))
                 joints.append(random.choices((", then ", " before "), (3, 1))[0])
@@ -156,10 +157,11 @@ class _Writer:
         """ "a small red star above a blue ring": two objects and their relation in one breath."""
         one, how, two, when = relation
         sizes = [each.figure.size if self.random.random() < 0.5 else None for each in (one, two)]
-        for group, size in zip((one, two), sizes):
+        sized = list(zip((one, two), sizes, strict=True))
+        for group, size in sized:
             self._object_facts(group, size)
         self.facts.append(Fact("relation", one.referent, how, two.referent, when))
-        nouns = [noun_phrase(group.referent, size) for group, size in zip((one, two), sizes)]
+        nouns = [noun_phrase(group.referent, size) for group, size in sized]
         between = relation_phrase(Referent(), how, Referent(), self.random.randrange(2))
         return _Body(
             f"{nouns[0]} {between.removeprefix('the object is ').removesuffix(' the object')} {nouns[1]}",

@@ -1,7 +1,8 @@
-"""Questions with exact answers: only what the pixels decide is asked, of objects that the question names uniquely.
+"""Questions with exact answers: what the pixels decide, of objects that the question names uniquely.
 
-Answers are one to three words from a closed list for each type (:func:`answer_choices`). Directions are those of the
-net displacement, and only asked while the camera stands still; orders compare starts at least two frames apart.
+Answers are one or two words from a closed list for each type (:func:`answer_choices`). Directions are those of
+the net displacement, and only asked while the camera stands still; orders compare starts at least two frames
+apart.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom lef
 """Cells of a 3 x 3 grid over the screen, row by row."""
 
 PLACE_MARGIN = 2 / 64
-"""Least distance of a centre from the borders between cells for its place to be asked, as a share of the side."""
+"""Least distance of a centre from the next cell for its place to be asked, as a share of the canvas side."""
 
 CHANGES = ("grows", "shrinks", "appears", "disappears", *(f"turns {each}" for each in COLOURS), "no change")
 
@@ -58,7 +59,10 @@ DEEDS = {action: "changes colour" if action == "turn" else "orbits" if action ==
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a film, its only right answer, its type; ``evidence`` is the range of frames that decides it."""
+    """A question about a film, its only right answer and its type.
+
+    ``evidence``: first and last frame of what decides the answer, where that is a part of the film.
+    """
 
     text: str
     answer: str
@@ -105,7 +109,7 @@ def colours_of(figure: Object) -> set[str]:
 
 
 def name_of(scene: Scene, index: int, random: Random | None = None) -> str | None:
-    """A name that means object ``index`` only, at any time: "the red star", with ``random`` sometimes "the star"."""
+    """A name that means object ``index`` only: "the red star", with ``random`` sometimes "the star"."""
     figure = scene.objects[index]
     others = [each for number, each in enumerate(scene.objects) if number != index]
     alike = [each for each in others if each.shape == figure.shape]
@@ -146,7 +150,7 @@ def _existence(scene: Scene, random: Random) -> Asked:
 
 
 def _absent(scene: Scene, random: Random) -> Referent | None:
-    """Something close to what is there but not there: the right shape in a wrong colour, or the other way round.
+    """Something that is almost there: the right shape in a wrong colour, or the other way round.
 
     Held-out pairs are left out, so that training never teaches that they do not exist.
     """
@@ -249,7 +253,7 @@ def _count(scene: Scene, random: Random) -> Asked:
 
 
 def place_name(x: float, y: float, size: int, margin: float = PLACE_MARGIN) -> str | None:
-    """The cell of :data:`PLACES` that a point in pixels lies in; None if closer than ``margin`` to another cell."""
+    """The cell of :data:`PLACES` around a point in pixels; None if closer than ``margin`` to another cell."""
     cell = 0
     for value, weight in ((y, 3), (x, 1)):
         share = (value + 0.5) / size
@@ -291,7 +295,7 @@ def _style(scene: Scene, random: Random) -> Asked:
 
 
 def _direction(scene: Scene, random: Random) -> Asked:
-    """Directions of objects whose only way is one event; the camera stands still, or left and right would be relative."""
+    """Directions of objects with one way to go; while the camera moves, left and right would be relative."""
     if scene.camera.motion != "still":
         return None
     index, name = _one(scene, random, lambda figure: sum(e.direction is not None for e in figure.events) == 1)

@@ -1,4 +1,4 @@
-"""The closed vocabulary: every word that prompts, captions, questions, answers and edit instructions can contain."""
+"""The closed vocabulary: every word of prompts, captions, questions, answers and edit instructions."""
 
 from __future__ import annotations
 
@@ -21,34 +21,60 @@ PUNCTUATION = (",", ".", "?")
 
 _WORD = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*|[^\sa-z0-9]")
 
-_WORLD_WORDS = " ".join([*SHAPES, *(f"{each}es" if each.endswith("s") else f"{each}s" for each in SHAPES), *COLOURS,
-                         *BACKGROUNDS, *SIZES, *STYLES, *DIRECTIONS, *TURNS, *CAMERAS, *RELATIONS, *ACTIONS])  # fmt: skip
+_SPELLINGS = {
+    "color": "colour",
+    "colors": "colours",
+    "grey": "gray",
+    "greyscale": "grayscale",
+    "center": "centre",
+    "counterclockwise": "counter-clockwise",
+    "anticlockwise": "counter-clockwise",
+}
+"""What people write, and how the World spells it."""
+
+_WORLD_WORDS = " ".join(
+    [
+        *(
+            *SHAPES,
+            *(f"{each}es" if each.endswith("s") else f"{each}s" for each in SHAPES),
+            *COLOURS,
+            *BACKGROUNDS,
+        ),
+        *(*SIZES, *STYLES, *DIRECTIONS, *TURNS, *CAMERAS, *RELATIONS, *ACTIONS),
+    ]
+)
 _FUNCTION_WORDS = """
-a an the there is are it be to of on in at for from with into and or then that before after while first last next
-do does did not no yes nothing what which who when where how many much times time once twice
-zero one two three four five six seven eight nine ten
+a an the there is are it be to of on in at for from with into and or then that before after while first last
+next do does did not no yes nothing what which who when where how many much times time once twice zero one
+two three four five six seven eight nine ten
 """
 _VERB_WORDS = """
-stay stays move moves go goes around orbit orbits jump jumps hop hops shake shakes wobble wobbles grow grows get gets
-turn turns become becomes appear appears come comes vanish vanishes disappear disappears shrink shrinks blink blinks
-flash flashes happen happens change changes start starts starting end ends show shows see seen visible hidden
-make makes add remove replace put take delete erase draw keep let give swap pan pans zoom zooms shown
+stay stays move moves go goes around orbit orbits jump jumps hop hops shake shakes wobble wobbles grow grows
+get gets turn turns become becomes appear appears come comes vanish vanishes disappear disappears shrink
+shrinks blink blinks flash flashes happen happens change changes start starts starting end ends show shows
+see seen visible hidden make makes add remove replace put take delete erase draw keep let give swap pan pans
+zoom zooms shown
 """
 _THING_WORDS = """
 object objects film video background camera view style colour colours shape shapes size sizes way direction
 position place kind motion action picture scene screen frame moment
 """
 _PLACE_WORDS = """
-top bottom middle centre corner side left right up down above below over under front back compared relative near
+top bottom middle centre corner side left right up down above below over under front back compared relative
+near
 """
 _QUALITY_WORDS = """
-bigger smaller larger same different other another again only also moving still new old out away every each all both any instead briefly
+bigger smaller larger same different other another again only also moving still new old out away every each
+all both any instead briefly
 """
 
 
 def words(text: str) -> list[str]:
-    """Split ``text`` into words, in lower case; punctuation marks are words, hyphenated words are one."""
-    return _WORD.findall(text.lower())
+    """Split ``text`` into words, in lower case and in the World's spelling.
+
+    Punctuation marks are words of their own; hyphenated words are one.
+    """
+    return [_SPELLINGS.get(each, each) for each in _WORD.findall(text.lower())]
 
 
 def vocabulary() -> tuple[str, ...]:

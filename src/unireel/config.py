@@ -1,7 +1,7 @@
 """Strict configuration: a tree of frozen dataclasses read from YAML, with dotted overrides on top.
 
-Nothing is guessed: an unknown key, a value of the wrong type and an impossible combination are errors that name the
-dotted key and say what is accepted, before any weight is loaded.
+Nothing is guessed: an unknown key, a value of the wrong type and an impossible combination are errors that
+name the dotted key and say what is accepted, before any weight is loaded.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``1e-3`` is a number (YAML 1.1 reads a string), a key given twice is an error."""
+    """YAML as people write it: ``1e-3`` is a number (YAML 1.1: text), a key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -69,9 +69,9 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of ``data`` with ``"optimizer.lr=1e-3"``-style overrides applied; values are read as YAML.
+    """Return a copy of ``data`` with overrides such as ``"optimizer.lr=1e-3"``; values are read as YAML.
 
-    Keys that do not exist yet are created here and refused later, by :func:`from_dict`, if the class lacks them.
+    Keys that do not exist yet are created; :func:`from_dict` refuses them if the class lacks them.
 
     Raises:
         UsageError: an override is not ``key=value``, or goes through something that is not a mapping.
@@ -101,9 +101,10 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """Build the dataclass ``cls`` from plain data, strictly.
 
-    Accepted field types: ``int``, ``float`` (an ``int`` will do), ``bool``, ``str``, ``Path``, ``Literal``, enums (by
-    value), ``X | None``, unions, ``tuple[X, ...]``, ``tuple[X, Y]``, ``list[X]``, ``dict[str, X]``, ``Any`` and nested
-    dataclasses. A class checks combinations of its fields in ``__post_init__`` by raising ``ValueError``.
+    Accepted field types: ``int``, ``float`` (an ``int`` will do), ``bool``, ``str``, ``Path``, ``Literal``,
+    enums (by value), ``X | None``, unions, ``tuple[X, ...]``, ``tuple[X, Y]``, ``list[X]``, ``dict[str, X]``,
+    ``Any`` and nested dataclasses. A class checks combinations of its fields in ``__post_init__`` by raising
+    ``ValueError``.
 
     Args:
         cls: a dataclass type.
@@ -153,7 +154,7 @@ def to_dict(config: Any) -> Any:
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
-    """``{"optimizer": {"lr": 1}}`` as ``{"optimizer.lr": 1}``; lists and empty mappings count as single values."""
+    """``{"optimizer": {"lr": 1}}`` as ``{"optimizer.lr": 1}``; lists and empty mappings stay whole."""
     if not isinstance(data, Mapping) or not data:
         return {prefix: data}
     flat: dict[str, Any] = {}
@@ -176,7 +177,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_dict(hint, value, where)
     if origin in (tuple, list) or hint in (tuple, list):
-        return _convert_sequence(hint, origin or hint, arguments, value, where)
+        kind = list if list in (origin, hint) else tuple
+        return _convert_sequence(hint, kind, arguments, value, where)
     if origin in (dict, Mapping) or hint is dict:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise _refuse(where, hint, value)

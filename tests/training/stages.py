@@ -20,9 +20,9 @@ class RegressionConfig:
 
 
 class Network(nn.Module):
-    """Embedding, convolution, hidden matrices, norm and a head: one parameter of each kind the optimisers tell apart."""
+    """Embedding, convolution, hidden matrices, norm, head: each kind that the optimisers tell apart."""
 
-    _no_split_modules = ["Block"]
+    _no_split_modules = ("Block",)
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class RegressionStage(Stage):
 
     def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """Mean squared error of noisy inputs."""
-        noise = torch.randn_like(batch["x"]) * self.config.noise * float(np.random.uniform(0.5, 1.5))
+        noise = torch.randn_like(batch["x"]) * self.config.noise * float(np.random.uniform(0.5, 1.5))  # noqa: NPY002 - global, as a stage may
         difference = self.module(batch["x"] + noise, batch["label"]) - batch["y"].to(batch["x"].dtype)
         return difference.square().mean(), {"absolute": difference.abs().mean()}
 

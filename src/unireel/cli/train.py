@@ -4,8 +4,9 @@ import argparse
 from typing import Any
 
 EPILOG = """\
-An interrupted run goes on where it stopped when the same command is given again. Ctrl-C finishes the current step
-and writes a checkpoint first. For several devices: torchrun --nproc-per-node N -m unireel.cli.main train RECIPE ...
+An interrupted run goes on where it stopped when the same command is given again. Ctrl-C finishes the current
+step and writes a checkpoint first. For several devices: torchrun --nproc-per-node N -m unireel.cli.main train
+RECIPE ...
 
 examples:
   unireel train recipes/pocket/autoencoder.yaml

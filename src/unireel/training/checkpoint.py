@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent: written aside, flushed, hashed, then renamed into place.
 
-A checkpoint is a folder ``step-00001000`` with safetensors files (weights, averages, optimiser), ``state.json`` (step,
-random states, recipe) and ``manifest.json`` (size and SHA-256 of each other file). Nothing in it is ever unpickled.
+A checkpoint is a folder ``step-00001000`` with safetensors files (weights, averages, optimiser),
+``state.json`` (step, random states, recipe) and ``manifest.json`` (size and SHA-256 of each other file).
+Nothing in it is ever unpickled.
 """
 
 import hashlib

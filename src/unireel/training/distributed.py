@@ -7,13 +7,16 @@ One process needs none of it. Under ``torchrun`` each process owns one device; w
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from unireel.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,9 @@ def start(device: str, parallel: str) -> Parallel:
 def shard(module: nn.Module, parallel: Parallel, forward_methods: Sequence[str]) -> None:
     """Split the parameters of ``module`` over all processes with FSDP2, in place.
 
-    Blocks whose class a model names in ``_no_split_modules`` (diffusers and transformers do) are gathered one at a
-    time; what remains is gathered with the model it belongs to. A ``ModuleDict`` or ``ModuleList`` at the top is a
-    shelf of models, not a model: each one on it is split by itself.
+    Blocks whose class a model names in ``_no_split_modules`` (diffusers and transformers do) are gathered one
+    at a time; what remains is gathered with the model it belongs to. A ``ModuleDict`` or ``ModuleList`` at
+    the top is a shelf of models, not a model: each one on it is split by itself.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -131,7 +134,7 @@ def shard(module: nn.Module, parallel: Parallel, forward_methods: Sequence[str])
                     register_fsdp_forward_method(root, method)
 
 
-def is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Whether ``tensor`` is a ``DTensor``."""
     from torch.distributed.tensor import DTensor
 
@@ -140,11 +143,11 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """The part of ``tensor`` that this process holds, sharing its memory."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def whole(tensor: Tensor, like: Tensor) -> Tensor:
-    """The full tensor on the CPU, from this process's part of it; ``like`` is the parameter whose layout it shares.
+    """The full tensor on the CPU, from this process's part of it, laid out as parameter ``like`` is.
 
     Every process has to call it, in the same order. ``tensor`` may also be a number that all of them hold.
     """
@@ -155,7 +158,7 @@ def whole(tensor: Tensor, like: Tensor) -> Tensor:
             tensor, like.device_mesh, like.placements, shape=like.shape, stride=like.stride(), run_check=False
         )
     if is_sharded(tensor):
-        tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+        tensor = tensor.full_tensor()
     return tensor.detach().cpu()
 
 
@@ -164,14 +167,14 @@ def part(full: Tensor, like: Tensor) -> Tensor:
     if is_sharded(like) and full.shape == like.shape:
         from torch.distributed.tensor import distribute_tensor
 
-        full = distribute_tensor(full.to(like.device), like.device_mesh, like.placements)  # type: ignore[attr-defined]
-        return full.to_local()  # type: ignore[attr-defined]
+        full = distribute_tensor(full.to(like.device), like.device_mesh, like.placements)
+        return full.to_local()
     return full.to(like.device)
 
 
 @torch.no_grad()
 def clip_gradients(parameters: Sequence[nn.Parameter], limit: float, parallel: Parallel) -> Tensor:
-    """Scale all gradients so that their joint L2 norm is at most ``limit`` (0: leave them); return the norm before.
+    """Scale all gradients to a joint L2 norm of at most ``limit`` (0: leave them); return the norm before.
 
     The norm is over all processes' shards. Same rule as ``torch.nn.utils.clip_grad_norm_``: the factor is
     ``min(1, limit / (norm + 1e-6))``.
@@ -179,7 +182,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float, parallel: P
     grads = [(local(p.grad), is_sharded(p)) for p in parameters if p.grad is not None]
     if not grads:
         return torch.zeros(())
-    norms = torch._foreach_norm([grad for grad, _ in grads])
+    norms = torch._foreach_norm([grad for grad, _ in grads])  # pyright: ignore[reportPrivateImportUsage]
     split = [norm for norm, (_, sharded) in zip(norms, grads, strict=True) if sharded]
     alone = [norm for norm, (_, sharded) in zip(norms, grads, strict=True) if not sharded]
     square = torch.stack(alone).square().sum() if alone else torch.zeros((), device=parallel.device)
@@ -189,5 +192,6 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float, parallel: P
         square = square + shared
     norm = square.sqrt()
     if limit > 0:
-        torch._foreach_mul_([grad for grad, _ in grads], torch.clamp(limit / (norm + 1e-6), max=1.0))
+        factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
+        torch._foreach_mul_([grad for grad, _ in grads], factor)  # pyright: ignore[reportPrivateImportUsage]
     return norm

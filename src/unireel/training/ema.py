@@ -10,10 +10,12 @@ from unireel.training.distributed import local
 
 
 class Ema:
-    """Running average of parameters: ``average = d * average + (1 - d) * weight``, ``d = min(decay, t / (t + warmup))``.
+    """Running average of parameters: ``average = d * average + (1 - d) * weight``.
 
-    The short memory at the start keeps the random initial weights out of the average. Averages are float32 and, for
-    sharded parameters, hold this process's shard only.
+    After update ``t`` (0-based), ``d = min(decay, t / (t + warmup))``.
+
+    The short memory at the start keeps the random initial weights out of the average. Averages are float32
+    and, for sharded parameters, hold this process's shard only.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float, warmup: int) -> None:
@@ -31,7 +33,8 @@ class Ema:
         """Take in the weights as they are after update number ``step`` (0-based)."""
         if self._averages:
             weights = [weight.float() for weight in self._weights]
-            torch._foreach_lerp_(self._averages, weights, 1.0 - self.rate(step))
+            share = 1.0 - self.rate(step)
+            torch._foreach_lerp_(self._averages, weights, share)  # pyright: ignore[reportPrivateImportUsage]
 
     def state(self) -> dict[str, Tensor]:
         """This process's averages by parameter name (live tensors: copy into them to restore)."""

@@ -1,7 +1,7 @@
 """AdamW and Muon over named parameters, and their state by name.
 
-Muon (Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks") replaces the momentum of each
-hidden matrix by the nearest semi-orthogonal matrix, found with a Newton-Schulz iteration.
+Muon (Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks") replaces the momentum of
+each hidden matrix by the nearest semi-orthogonal matrix, found with a Newton-Schulz iteration.
 """
 
 import fnmatch
@@ -20,10 +20,10 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
-    """Approximate polar factor ``U V^T`` of each matrix ``U S V^T``; its singular values land in about [0.7, 1.2].
+    """Approximate polar factor ``U V^T`` of each matrix ``U S V^T``: singular values of about 0.7 to 1.2.
 
-    The iteration is ``X <- a X + (b A + c A A) X`` with ``A = X X^T``, started from the matrix over its Frobenius
-    norm.
+    The iteration is ``X <- a X + (b A + c A A) X`` with ``A = X X^T``, started from the matrix over its
+    Frobenius norm.
 
     Args:
         matrices: ``(..., rows, columns)``; float32 is computed in float32, bfloat16 in bfloat16.
@@ -42,8 +42,8 @@ def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised, decoupled weight decay, update scaled by ``sqrt(max(1, rows / columns))``.
 
-    Convolution kernels count as matrices ``(out, in * kernel)``. Matrices of one shape are orthogonalised together.
-    Sharded parameters are gathered for the iteration; the momentum stays sharded.
+    Convolution kernels count as matrices ``(out, in * kernel)``. Matrices of one shape are orthogonalised
+    together. Sharded parameters are gathered for the iteration; the momentum stays sharded.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class Muon(torch.optim.Optimizer):
             if is_sharded(parameter):
                 from torch.distributed.tensor import DTensor, Replicate
 
-                mesh = parameter.device_mesh  # type: ignore[attr-defined]
+                mesh = parameter.device_mesh
                 update = DTensor.from_local(update, mesh, [Replicate()] * mesh.ndim, run_check=False)
-                update = update.redistribute(placements=parameter.placements)  # type: ignore[attr-defined]
+                update = update.redistribute(placements=parameter.placements)
             parameter.add_(update, alpha=scale)
 
 
 class Optimizers:
-    """The optimiser of a run: one or two torch optimisers that share a schedule, with state kept by parameter name."""
+    """The optimiser of a run: one or two torch optimisers on one schedule, with state by parameter name."""
 
     def __init__(
         self, module: nn.Module, config: OptimizerConfig, rules: Iterable[ParameterRule] = ()
@@ -136,8 +136,8 @@ class Optimizers:
         """Full state tensors on the CPU, named ``parameter/key``; every process has to call it."""
         tensors = {}
         for optimizer in self.parts:
-            for parameter, state in optimizer.state.items():
-                for key, value in state.items():
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                for key, value in optimizer.state.get(parameter, {}).items():
                     tensors[f"{self.names[parameter]}/{key}"] = whole(value, parameter)
         return tensors
 
@@ -148,7 +148,8 @@ class Optimizers:
             parameter, _, key = name.rpartition("/")
             states.setdefault(parameter, {})[key] = tensor
         for optimizer in self.parts:
-            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+            for parameter in parameters:
                 for key, tensor in states.get(self.names[parameter], {}).items():
                     optimizer.state[parameter][key] = _placed(tensor, parameter)
 

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from unireel.training import checkpoint as checkpoints
 from unireel.training.distributed import start
+from unireel.training.loop import checkpoint_folder
 from unireel.training.optimizers import Muon
 from unireel.training.recipe import Recipe, differing_keys, plain
-from unireel.training.trainer import Trainer, checkpoint_folder
+from unireel.training.trainer import Trainer
 
 
 def plan(recipe: Recipe) -> str:
-    """The settings written out, and sizes: parameters by optimiser, a batch's tensors, memory, where it would start.
+    """The settings written out, parameters by optimiser, a batch's tensors, memory, and where it would start.
 
     Builds the stage and one batch; trains nothing and writes nothing.
 
@@ -27,9 +28,8 @@ def plan(recipe: Recipe) -> str:
         trainer = Trainer(recipe, parallel)
         lines = [yaml.safe_dump(plain(recipe), sort_keys=False).rstrip(), ""]
         threads = torch.get_num_threads()
-        lines.append(
-            f"runs in {trainer.precision} on {parallel.device}, {parallel.world} process(es), {threads} thread(s)"
-        )
+        where = f"{parallel.device}, {parallel.world} process(es) of {threads} thread(s)"
+        lines.append(f"runs in {trainer.precision} on {where}")
         lines += _parameters(trainer)
         lines.append("one micro-batch:")
         lines += [f"  {name}: {text}" for name, text in describe(trainer.stage.batch(0)).items()]

@@ -1,9 +1,10 @@
 """Batches ahead of need: computed by a background thread or by worker processes, always in order."""
 
+import contextlib
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ import torch
 
 def batches(
     make: Callable[[int], Any], start: int, stride: int, threads: int, prefetch: int, workers: int, pin: bool
-) -> Iterator[Any]:
-    """Yield ``make(start)``, ``make(start + stride)``, ... without end; close the iterator to free its helpers.
+) -> Generator[Any, None, None]:
+    """Yield ``make(start)``, ``make(start + stride)``, ... without end; close it to end its helpers.
 
     Args:
         make: pure function of the index.
@@ -31,7 +32,7 @@ def batches(
     return _inline(make, start, stride)
 
 
-def _inline(make: Callable[[int], Any], start: int, stride: int) -> Iterator[Any]:
+def _inline(make: Callable[[int], Any], start: int, stride: int) -> Generator[Any, None, None]:
     while True:
         yield make(start)
         start += stride
@@ -39,16 +40,15 @@ def _inline(make: Callable[[int], Any], start: int, stride: int) -> Iterator[Any
 
 def _from_thread(
     make: Callable[[int], Any], start: int, stride: int, threads: int, prefetch: int
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=prefetch)
     stop = threading.Event()
 
     def put(item: tuple[Any, BaseException | None]) -> None:
         while not stop.is_set():
-            try:
-                return ready.put(item, timeout=0.2)
-            except queue.Full:
-                continue
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.2)
+                return
 
     def produce() -> None:
         # Thread-local in OpenMP: a second team of threads would fight the training step for the cores.
@@ -59,7 +59,7 @@ def _from_thread(
             while not stop.is_set():
                 put((make(index), None))
                 index += stride
-        except BaseException as error:  # handed to the consumer, who raises it
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
             put((None, error))
 
     begun = threading.Event()
@@ -105,7 +105,7 @@ def _quiet(_: int) -> None:
 
 def _from_workers(
     make: Callable[[int], Any], start: int, stride: int, prefetch: int, workers: int, pin: bool
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     loader = torch.utils.data.DataLoader(
         _Indexed(make),
         batch_size=None,

@@ -1,5 +1,7 @@
 """The state of every global random generator as plain data, and back."""
 
+# ruff: noqa: NPY002 - the legacy generator is global: whatever a stage draws from it must be restored
+
 import contextlib
 import random
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ def seed_all(seed: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """States of the generators of Python, numpy, torch and, if ``device`` is one, the CUDA device; JSON can hold it."""
+    """States of the generators of Python, numpy, torch and a CUDA ``device``, as data that JSON can hold."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
@@ -31,7 +33,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restore what :func:`random_state` gave. A CUDA state is skipped on a machine without CUDA, and the reverse."""
+    """Restore what :func:`random_state` gave; a CUDA state is used only where ``device`` is one."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

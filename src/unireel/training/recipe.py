@@ -1,23 +1,26 @@
 """The recipe of a training run: which stage, how long, with which optimiser, where to."""
 
+import dataclasses
 import importlib
 import os
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unireel.config import apply_overrides, flatten, from_dict, load_yaml, to_dict
 from unireel.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from unireel.training.stage import Stage
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW, or Muon for hidden matrices with AdamW for everything else.
 
-    ``lr``, ``betas``, ``eps`` and ``weight_decay`` are AdamW's. ``muon_lr`` and ``muon_weight_decay`` hold for the
-    matrices that Muon takes; ``momentum``, ``nesterov`` and ``newton_schulz_steps`` are Muon's own.
+    ``lr``, ``betas``, ``eps`` and ``weight_decay`` are AdamW's. ``muon_lr`` and ``muon_weight_decay`` hold
+    for the matrices that Muon takes; ``momentum``, ``nesterov`` and ``newton_schulz_steps`` are Muon's own.
     ``muon_exclude`` are name patterns of matrices that are not hidden (embeddings, output heads).
     """
 
@@ -48,7 +51,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Factor on the learning rate: linear warm-up over ``warmup`` steps from 0, then to ``final`` at the last step."""
+    """Factor on the learning rate: rises over ``warmup`` steps, then falls to ``final`` at the end."""
 
     name: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: int = 100
@@ -61,7 +64,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """Running average of the weights: decay ``min(decay, t / (t + warmup))`` at step ``t``; decay 0 turns it off."""
+    """Average of the weights: decay ``min(decay, t / (t + warmup))`` at step ``t``; 0 turns it off."""
 
     decay: float = 0.999
     warmup: int = 10
@@ -73,7 +76,26 @@ class EmaConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. ``*_every`` are counted in steps, 0 means never; ``threads`` 0 leaves torch's own choice."""
+    """One training run.
+
+    Attributes:
+        stage: ``package.module:Class`` of a :class:`~unireel.training.stage.Stage`.
+        output: the run's folder.
+        steps: optimiser updates in all.
+        stage_config: settings of the stage, strict as the rest.
+        seed: of the initial weights and of everything random afterwards.
+        device: ``auto`` is CUDA where there is one.
+        precision: of the forward pass; ``auto`` is bf16 where the processor has it, else fp32.
+        accumulate: micro-batches per update and process.
+        clip_grad: largest L2 norm of the gradient; 0 does not clip.
+        parallel: under torchrun, ``fsdp`` splits the weights, ``replicate`` keeps a copy in each process.
+        threads: of torch within a process; 0 leaves its own choice.
+        prefetch, workers: see :func:`unireel.training.prefetch.batches`.
+        log_every, sample_every, evaluate_every, checkpoint_every: in steps; 0 is never.
+        checkpoint_minutes: also a checkpoint after so much time; 0 is never. The last step always gets one.
+        keep_last: checkpoints that are kept.
+        max_minutes: stop, resumably, after so much time; 0 is never.
+    """
 
     stage: str
     output: Path
@@ -129,7 +151,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return from_dict(Recipe, apply_overrides(load_yaml(path), overrides))
 
 
-def stage_class(recipe: Recipe) -> type:
+def stage_class(recipe: Recipe) -> "type[Stage]":
     """The class that ``recipe.stage`` (``"package.module:Class"``) names.
 
     Raises:
@@ -154,23 +176,23 @@ def stage_class(recipe: Recipe) -> type:
     return cls
 
 
-def build_stage(recipe: Recipe) -> Any:
+def build_stage(recipe: Recipe) -> "Stage":
     """Seed every generator with ``recipe.seed`` and construct the stage on the CPU."""
-    import numpy as np
-    import torch
+    from unireel.training.randomness import seed_all
 
     cls = stage_class(recipe)
     config = from_dict(cls.config_class, recipe.stage_config, "stage_config")
-    random.seed(recipe.seed)
-    np.random.seed(recipe.seed)
-    torch.manual_seed(recipe.seed)
+    seed_all(recipe.seed)
     return cls(config)
 
 
 # Keys that change what is watched, kept or how fast it goes, not what is learned from a given step on.
 MAY_CHANGE = frozenset(
-    """output steps device threads prefetch workers compile log_every sample_every evaluate_every checkpoint_every
-    checkpoint_minutes keep_last max_minutes tensorboard""".split()
+    (
+        *("output", "steps", "max_minutes", "keep_last", "tensorboard"),
+        *("device", "threads", "prefetch", "workers", "compile"),
+        *("log_every", "sample_every", "evaluate_every", "checkpoint_every", "checkpoint_minutes"),
+    )
 )
 
 
@@ -188,8 +210,8 @@ def differing_keys(recipe: Recipe, stored: dict[str, Any], allow: Sequence[str] 
 
     Args:
         recipe: what is asked for now.
-        stored: :func:`plain` of the recipe that wrote the checkpoint, perhaps by older code: a key it lacks counts
-            as having had today's default.
+        stored: :func:`plain` of the recipe that wrote the checkpoint, perhaps by older code: a key it lacks
+            counts as having had today's default.
         allow: dotted keys (or their prefixes) that the caller accepts as changed.
     """
     now = plain(recipe)
@@ -207,9 +229,7 @@ def differing_keys(recipe: Recipe, stored: dict[str, Any], allow: Sequence[str] 
     return found
 
 
-def _defaults(cls: type, prefix: str) -> dict[str, Any]:
-    import dataclasses
-
+def _defaults(cls: Any, prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for item in dataclasses.fields(cls):
         if item.default is not dataclasses.MISSING:

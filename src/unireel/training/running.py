@@ -12,11 +12,12 @@ from unireel.config import to_dict
 from unireel.errors import UserError
 from unireel.training import checkpoint as checkpoints
 from unireel.training.distributed import Parallel, start
+from unireel.training.loop import Loop, checkpoint_folder
 from unireel.training.recipe import Recipe, build_stage
 from unireel.training.report import Report, duration
-from unireel.training.stage import evaluation_mode
+from unireel.training.stage import evaluation_mode, module_tensors
 from unireel.training.stopping import StopSignal
-from unireel.training.trainer import Loop, Trainer, checkpoint_folder
+from unireel.training.trainer import Trainer, copy_into
 
 
 def run(
@@ -26,8 +27,8 @@ def run(
 
     Args:
         recipe: the run; ``recipe.output`` is its folder.
-        resume: ``auto`` continues if the folder has a checkpoint, ``always`` insists on one, ``never`` puts an
-            earlier run aside (``before-1``, ``before-2``, ...) and starts from nothing.
+        resume: ``auto`` continues if the folder has a checkpoint, ``always`` insists on one, ``never`` puts
+            an earlier run aside (``before-1``, ``before-2``, ...) and starts from nothing.
         allow: dotted keys that may differ from the checkpoint's recipe.
 
     Returns:
@@ -93,14 +94,8 @@ def export_only(recipe: Recipe, folder: Path | None = None) -> Path:
         raise UserError(f"'{recipe.output}' has no checkpoint to export")
     saved = checkpoints.load(path, ("model", "ema"))
     stage = build_stage(recipe)
-    tensors = {**saved.tensors["model"], **saved.tensors["ema"]}
-    # Tied parameters are kept once, under their first name.
-    missing, unexpected = stage.module.load_state_dict(tensors, strict=False)
-    known = set(tensors) | set(unexpected)
-    named = {name for name, _ in stage.module.named_parameters()}
-    if unexpected or (set(missing) & named) - known:
-        odd = (sorted(unexpected) or sorted(set(missing) & named))[0]
-        raise UserError(f"the checkpoint '{path}' does not fit the stage: weight '{odd}' differs")
+    tensors = module_tensors(stage.module)
+    copy_into("weight", tensors, tensors, {**saved.tensors["model"], **saved.tensors["ema"]})
     target.mkdir(parents=True, exist_ok=True)
     with evaluation_mode(stage.module):
         stage.export(target)
@@ -133,7 +128,7 @@ def _introduce(trainer: Trainer, report: Report, resumed: bool) -> None:
 
 @contextlib.contextmanager
 def _folder(recipe: Recipe, parallel: Parallel, fresh: bool) -> Iterator[None]:
-    """The run folder, held by one run at a time. The lock is the process's own and goes with it, however it dies."""
+    """The run folder, held by one run at a time; the lock goes with the process, however it dies."""
     if not parallel.first:
         yield
         return

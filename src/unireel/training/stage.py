@@ -2,7 +2,7 @@
 
 import abc
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,9 +19,10 @@ class ParameterRule:
     Attributes:
         pattern: shell-style pattern, for example ``"text_encoder.*"``; the first rule that matches wins.
         lr: multiplier on the recipe's learning rate; 0 freezes.
-        weight_decay: whether the recipe's weight decay applies; ``None`` leaves the usual choice (matrices and
-            convolution kernels yes; biases, norms, embeddings and other 1-D parameters no).
-        muon: whether ``optimizer.name: muon`` may take them; ``None`` leaves the usual choice (hidden matrices yes).
+        weight_decay: whether the recipe's weight decay applies; ``None`` leaves the usual choice (matrices
+            and convolution kernels yes; biases, norms, embeddings and other 1-D parameters no).
+        muon: whether ``optimizer.name: muon`` may take them; ``None`` leaves the usual choice (hidden
+            matrices yes).
     """
 
     pattern: str
@@ -33,15 +34,16 @@ class ParameterRule:
 class Stage(abc.ABC):
     """One training objective: what is trained, on which batches, with which loss.
 
-    The trainer seeds every random generator with ``recipe.seed`` before it builds the stage, so that construction is
-    deterministic. Attributes a subclass sets:
+    The trainer seeds every random generator with ``recipe.seed`` before it builds the stage, so that
+    construction is deterministic. Attributes a subclass sets:
 
     - ``config_class``: frozen dataclass, filled strictly from the recipe's ``stage_config``.
     - ``module``: everything that is trained or whose weights a checkpoint must hold. Parameters with
       ``requires_grad=False`` are left alone. Frozen helpers live elsewhere on the stage.
-    - ``samples_per_batch``: samples in one micro-batch, for the throughput that is shown; ``None`` if it varies.
-    - ``forward_methods``: methods of the trained modules other than ``forward`` that ``loss`` calls; sharded training
-      must know them to gather weights before they run.
+    - ``samples_per_batch``: samples in one micro-batch, for the throughput that is shown; ``None`` if it
+      varies.
+    - ``forward_methods``: methods of the trained modules other than ``forward`` that ``loss`` calls; sharded
+      training must know them to gather weights before they run.
     """
 
     config_class: ClassVar[type]
@@ -55,10 +57,10 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def batch(self, index: int) -> Any:
-        """Micro-batch number ``index`` (counted over all processes): nested tuples, lists, dicts of CPU tensors.
+        """Micro-batch number ``index`` (over all processes): nested tuples, lists, dicts of CPU tensors.
 
-        A pure function of ``index``: it may be called in another thread or process, out of order and again after a
-        resume, and must neither use nor move any global random state.
+        A pure function of ``index``: it may be called in another thread or process, out of order and again
+        after a resume, and must neither use nor move any global random state.
         """
 
     @abc.abstractmethod
@@ -73,7 +75,7 @@ class Stage(abc.ABC):
         return ()
 
     def samples(self) -> dict[str, np.ndarray]:
-        """Pictures ``(H, W, 3)`` uint8 to look at, by name; called with the averaged (EMA) weights in place."""
+        """Pictures ``(H, W, 3)`` uint8 to look at, by name; called with the averaged weights in place."""
         return {}
 
     def evaluate(self) -> dict[str, float]:
@@ -82,7 +84,7 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def export(self, folder: Path) -> None:
-        """Write ordinary diffusers/transformers folders under ``folder``; called with the EMA weights in place."""
+        """Write ordinary diffusers/transformers folders under ``folder``; averaged weights are in place."""
 
     def to(self, device: torch.device) -> None:
         """Move the module and every frozen helper that is an ``nn.Module`` attribute of the stage."""
@@ -93,11 +95,19 @@ class Stage(abc.ABC):
                 value.to(device)
 
     def compile(self) -> None:
-        """Compile what is called often, in place: repeated blocks where a model names them, else whole children."""
+        """Compile in place: repeated blocks where a model names them, else the module and its children."""
         names = {name for m in self.module.modules() for name in (getattr(m, "_repeated_blocks", None) or ())}
         targets = [m for m in self.module.modules() if type(m).__name__ in names]
         for target in targets or [self.module, *self.module.children()]:
             target.compile()
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; tied ones once, under their first name."""
+    kept = module.state_dict().keys()
+    tensors: dict[str, Tensor] = dict(module.named_parameters())
+    tensors.update({name: buffer for name, buffer in module.named_buffers() if name in kept})
+    return tensors
 
 
 def move(batch: Any, device: torch.device) -> Any:
@@ -114,7 +124,7 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 @contextlib.contextmanager
-def evaluation_mode(module: nn.Module):
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """``eval()`` and no gradients inside; afterwards each submodule has the mode it had."""
     modes = [(m, m.training) for m in module.modules()]
     module.eval()

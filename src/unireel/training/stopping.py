@@ -7,7 +7,7 @@ from typing import Any
 
 
 class StopSignal:
-    """Context in which SIGINT and SIGTERM raise a flag instead of an exception; a second SIGINT interrupts at once."""
+    """Context in which SIGINT and SIGTERM only raise a flag; a second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
         self.raised = False

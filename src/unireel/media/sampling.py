@@ -72,9 +72,9 @@ def frames_on_display(stamps: np.ndarray, times: np.ndarray) -> np.ndarray:
 def constant_rate(stamps: np.ndarray, candidates: Iterable[float] = ()) -> float | None:
     """The rate at which ``stamps`` tick, or ``None`` if they do not tick evenly.
 
-    A rate fits when every stamp lies within :data:`TOLERANCE` of a step of its place on the even grid. The
-    first fitting one is taken of ``candidates`` (what the header claims), the measured mean rounded to a
-    whole number, and the mean itself.
+    A rate fits when every stamp lies within :data:`TOLERANCE` of a step of its place on the even grid. Of
+    ``candidates`` (what the header claims), the measured mean rounded to a whole number, and the mean itself, the
+    first is taken that fits about as well as the best: headers may count a last frame of another length.
 
     Args:
         stamps: rising time stamps, seconds, float64 ``(F,)``, F at least 2.
@@ -82,10 +82,9 @@ def constant_rate(stamps: np.ndarray, candidates: Iterable[float] = ()) -> float
     """
     if len(stamps) < 2:
         return None
-    mean = (len(stamps) - 1) / float(stamps[-1] - stamps[0])
-    for rate in (*candidates, float(round(mean)), mean):
-        if rate > 0 and np.isfinite(rate):
-            places = (stamps - stamps[0]) * rate
-            if np.abs(places - np.arange(len(stamps))).max() <= TOLERANCE:
-                return float(rate)
-    return None
+    elapsed = stamps - stamps[0]
+    mean = (len(stamps) - 1) / float(elapsed[-1])
+    rates = [float(r) for r in (*candidates, round(mean), mean) if r > 0 and np.isfinite(r)]
+    misses = [float(np.abs(elapsed * rate - np.arange(len(stamps))).max()) for rate in rates]
+    good_enough = min(TOLERANCE, 2 * min(misses) + 0.02)
+    return next((rate for rate, miss in zip(rates, misses, strict=True) if miss <= good_enough), None)

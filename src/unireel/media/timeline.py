@@ -141,13 +141,16 @@ def from_packets(path: Path, limits: Limits, until: float | None) -> Timeline | 
         rates = header_rates(film)
         stamps = (np.array(keys, dtype=np.float64) - keys[0]) * base
         duration = float(stamps[-1]) + _last_duration(scan.durations[keys[-1]] * base, stamps, rates)
+        damage = scan.damage
+        if not damage and not scan.stopped:
+            damage = _shortfall(container, film, duration, scan.end, typical_step(stamps))
         return Timeline(
             stamps=stamps,
             keys=tuple(keys),
             keyframes=tuple(sorted(scan.keyframes)) if _is_kind(container, "mp4", "matroska") else (),
             duration=duration,
             rates=rates,
-            damage=scan.damage or _shortfall(container, film, duration, scan.end, typical_step(stamps)),
+            damage=damage,
         )
 
 
@@ -165,6 +168,8 @@ class _Scan:
     end: float = 0.0
     """Seconds at which the last packet of any stream ends."""
     damage: str = ""
+    stopped: bool = False
+    """Whether all that was wanted lies behind, so that the rest of the file was not looked at."""
 
 
 def _scan(
@@ -198,6 +203,7 @@ def _scan(
         elapsed = float((packet.pts - first) * film.time_base)
         check_pace(name, len(scan.durations), elapsed, limits)
         if until is not None and elapsed > until + _REORDERING:
+            scan.stopped = True
             return scan
         limits.check_duration(name, elapsed)
 

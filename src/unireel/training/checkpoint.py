@@ -68,15 +68,15 @@ def save(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in [*aside.iterdir(), aside]:
             _flush(path)
-        if final.exists():
+        if final.is_dir():
             # The same step again, for example after a resume beside a damaged copy: the newer one counts.
-            shutil.rmtree(final)
+            _remove(final)
         aside.rename(final)
         _flush(folder)
+        for _, old in found(folder)[:-keep_last]:
+            _remove(old)
     except OSError as error:
         raise UserError(f"cannot write the checkpoint '{final}': {error.strerror or error}") from error
-    for _, old in found(folder)[:-keep_last]:
-        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -134,6 +134,13 @@ def load(path: Path, stems: tuple[str, ...] = ("model", "ema", "optimizer")) -> 
     files = {stem: path / f"{stem}.safetensors" for stem in stems}
     tensors = {stem: load_file(file) for stem, file in files.items() if file.exists()}
     return Checkpoint(state["step"], tensors, dict(state))
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint at once: it loses its name before it loses its files."""
+    condemned = path.with_name(f"{_ASIDE}old-{path.name}")
+    path.rename(condemned)
+    shutil.rmtree(condemned)
 
 
 def _hash(path: Path) -> str:

@@ -6,6 +6,7 @@ each hidden matrix by the nearest semi-orthogonal matrix, found with a Newton-Sc
 
 import fnmatch
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -98,14 +99,17 @@ class Muon(torch.optim.Optimizer):
             parameter.add_(update, alpha=scale)
 
 
+_STATE: dict[type, set[str]] = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}, Muon: {"momentum"}}
+
+
 class Optimizers:
     """The optimiser of a run: one or two torch optimisers on one schedule, with state by parameter name."""
 
     def __init__(
         self, module: nn.Module, config: OptimizerConfig, rules: Iterable[ParameterRule] = ()
     ) -> None:
-        self.names = {p: name for name, p in module.named_parameters() if p.requires_grad}
         adamw, muon = _groups(module, config, list(rules))
+        self.names = {p: name for name, p in module.named_parameters() if p.requires_grad}
         self.parts: list[torch.optim.Optimizer] = []
         if adamw:
             self.parts.append(
@@ -142,7 +146,7 @@ class Optimizers:
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state` gave."""
+        """Restore what :meth:`state` gave; warns of parameters that another optimiser had."""
         states: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             parameter, _, key = name.rpartition("/")
@@ -150,7 +154,11 @@ class Optimizers:
         for optimizer in self.parts:
             parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
             for parameter in parameters:
-                for key, tensor in states.get(self.names[parameter], {}).items():
+                state = states.get(self.names[parameter], {})
+                if state and set(state) != _STATE[type(optimizer)]:
+                    warnings.warn(f"optimiser state of '{self.names[parameter]}' starts anew", stacklevel=2)
+                    continue
+                for key, tensor in state.items():
                     optimizer.state[parameter][key] = _placed(tensor, parameter)
 
 
@@ -164,14 +172,19 @@ def _placed(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _groups(module: nn.Module, config: OptimizerConfig, rules: list[ParameterRule]) -> tuple[list, list]:
-    """Parameter groups for AdamW and for Muon; a group is one learning rate and one weight decay."""
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    """Parameter groups for AdamW and for Muon; a group is one learning rate and one weight decay.
+
+    Parameters that a rule gives a learning rate of 0 are frozen.
+    """
+    matrices = _matrices(module)
     found: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         rule = next((rule for rule in rules if fnmatch.fnmatchcase(name, rule.pattern)), ParameterRule("*"))
-        if not parameter.requires_grad or rule.lr == 0:
+        if rule.lr == 0:
+            parameter.requires_grad_(False)
+        if not parameter.requires_grad:
             continue
-        matrix = parameter.squeeze().ndim >= 2 and id(parameter) not in embeddings
+        matrix = id(parameter) in matrices
         excluded = any(fnmatch.fnmatchcase(name, pattern) for pattern in config.muon_exclude)
         muon = config.name == "muon" and (matrix and not excluded if rule.muon is None else rule.muon)
         decay = matrix if rule.weight_decay is None else rule.weight_decay
@@ -183,3 +196,18 @@ def _groups(module: nn.Module, config: OptimizerConfig, rules: list[ParameterRul
         group = {"params": parameters, "lr": base_lr, "base_lr": base_lr, "weight_decay": weight_decay}
         (muons if muon else adamw).append(group)
     return adamw, muons
+
+
+def _matrices(module: nn.Module) -> set[int]:
+    """Identities of what multiplies activations: kernels of linear and convolution layers and of attention.
+
+    Not everything with two dimensions is one: modulation tables, learned positions and embeddings are not.
+    """
+    layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    found = {id(m.weight) for m in module.modules() if isinstance(m, layers + transposed)}
+    for attention in (m for m in module.modules() if isinstance(m, nn.MultiheadAttention)):
+        names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+        found |= {id(getattr(attention, name)) for name in names if getattr(attention, name) is not None}
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    return found - embeddings  # an output head that is tied to an embedding counts as the embedding

@@ -117,4 +117,10 @@ def _from_workers(
         pin_memory=pin,
         generator=torch.Generator(),  # the default would draw from the training run's own generator
     )
-    yield from iter(loader)
+    iterator = iter(loader)
+    try:
+        while True:
+            yield next(iterator)
+    finally:
+        # The last reference ends the worker processes; a traceback that keeps this frame must not keep them.
+        del iterator

@@ -79,12 +79,16 @@ WISHES: dict[str, Wish] = {
     "motion": Wish(objects=1, actions=("move", "circle", "shake"), still=0.0, camera=False),
     "repetition": Wish(objects=1, actions=("jump", "blink"), still=0.0, camera=False),
     "order": Wish(objects=2, order=True, camera=False),
-    "state change": Wish(objects=1, actions=("grow", "shrink", "turn", "appear", "disappear"), still=0.0, camera=False),
+    "state change": Wish(
+        objects=1, actions=("grow", "shrink", "turn", "appear", "disappear"), still=0.0, camera=False
+    ),
     "camera": Wish(camera=True),
 }
 
 
-def sample_scene(seed: int, index: int, split: str = "train", category: str = MIXTURE, size: int = 64) -> Scene:
+def sample_scene(
+    seed: int, index: int, split: str = "train", category: str = MIXTURE, size: int = 64
+) -> Scene:
     """Scene number ``index`` of the endless sequence that belongs to ``seed``, ``split``, ``category`` and ``size``.
 
     Args:
@@ -116,7 +120,9 @@ def relation(scene: Scene, first: int, second: int, frame: int) -> str | None:
     Clear means: the offset along one axis is at least twice that along the other (a cone of 27 degrees around the
     axis, tighter than GenEval's rule) and larger than the mean of the two radii; both objects are visible.
     """
-    one, two = (object_track(scene.objects[i], scene.camera, scene.frames, scene.size) for i in (first, second))
+    one, two = (
+        object_track(scene.objects[i], scene.camera, scene.frames, scene.size) for i in (first, second)
+    )
     return relation_of(one, two, frame)
 
 
@@ -140,7 +146,9 @@ def is_placed(scene: Scene) -> bool:
     for each in scene.objects:
         spot = _Swept(each, scene).at(each.x, each.y, scene)
         room = spot.radius + GAP / 2 - 0.02  # sampled places are rounded to 0.01
-        inside = all((axis >= room).all() and (axis <= scene.size - 1 - room).all() for axis in (spot.x, spot.y))
+        inside = all(
+            (axis >= room).all() and (axis <= scene.size - 1 - room).all() for axis in (spot.x, spot.y)
+        )
         if not (inside and spot.clear_of(placed, GAP - 0.04)):
             return False
         placed.append(spot)
@@ -153,7 +161,9 @@ def place(scene: Scene, random: Random, tries: int = 12) -> Scene | None:
     for _ in range(tries):
         placed: list[_Swept] = []
         for each in sorted(shapes, key=lambda swept: -swept.width):
-            spot = next((s for s in (each.moved(random, scene) for _ in range(12)) if s and s.clear_of(placed)), None)
+            spot = next(
+                (s for s in (each.moved(random, scene) for _ in range(12)) if s and s.clear_of(placed)), None
+            )
             if spot is None:
                 break
             placed.append(spot)
@@ -165,6 +175,25 @@ def place(scene: Scene, random: Random, tries: int = 12) -> Scene | None:
             )
             return dataclasses.replace(scene, objects=moved)
     return None
+
+
+def place_one(scene: Scene, figure: Object, random: Random, tries: int = 24) -> Scene | None:
+    """``scene`` with ``figure`` added at a free place, all others where they are; None if none was found."""
+    others = [_Swept(each, scene).at(each.x, each.y, scene) for each in scene.objects]
+    shape = _Swept(figure, scene)
+    for _ in range(tries):
+        spot = shape.moved(random, scene)
+        if spot and spot.clear_of(others):
+            added = dataclasses.replace(figure, x=round(spot.origin[0], 2), y=round(spot.origin[1], 2))
+            return dataclasses.replace(scene, objects=(*scene.objects, added))
+    return None
+
+
+def sample_event(random: Random, scene: Scene, colour: str) -> Event:
+    """One event for an object of ``colour`` in a clip like ``scene``, as the mixture draws them."""
+    event = _event(random, Wish(still=0.0), scene.style, colour, scene.background, None, scene.size)
+    assert event is not None, "an object that is never still has an event"
+    return event
 
 
 class _Swept:
@@ -216,7 +245,9 @@ class _Swept:
 def _draw(random: Random, wish: Wish, split: str, size: int) -> Scene:
     """What a scene says: objects without places (at 0, 0), background, camera, style."""
     count = wish.objects or random.choices((1, 2, 3, 4), (40, 40, 10, 10))[0]
-    group = wish.group if wish.group is not None else wish.objects is None and count > 2 and random.random() < 0.4
+    group = (
+        wish.group if wish.group is not None else wish.objects is None and count > 2 and random.random() < 0.4
+    )
     if wish.group:
         count = random.choice((2, 3, 4))
     order = wish.order if wish.order is not None else count == 2 and random.random() < 0.15
@@ -239,7 +270,9 @@ def _figure(random, wish: Wish, style, background, taken, phase, split, forced, 
     """One object: shape, colour, size and events, respecting contrast, uniqueness and the held-out pairs."""
     for _ in range(10_000):
         shape, colour = random.choice(SHAPES), random.choice(tuple(COLOURS))
-        if (shape if style == "grayscale" else (shape, colour)) in taken or not visible_on(colour, background, style):
+        if (shape if style == "grayscale" else (shape, colour)) in taken or not visible_on(
+            colour, background, style
+        ):
             continue
         event = _event(random, wish, style, colour, background, phase, size)
         colours = [colour, event.colour] if event and event.colour else [colour]
@@ -272,7 +305,9 @@ def _camera(random: Random, size: int) -> Camera:
     return Camera(motion, 1.3 if motion == "zooms in" else 0.75)
 
 
-def _event(random: Random, wish: Wish, style, colour, background, phase: int | None, size: int) -> Event | None:
+def _event(
+    random: Random, wish: Wish, style, colour, background, phase: int | None, size: int
+) -> Event | None:
     """One event of a clip, or None for an object that stays still; ``phase`` 0 or 1 puts it early or late."""
     if phase is None and random.random() < wish.still:
         return None

@@ -1,6 +1,7 @@
 """The World's language: prompts, captions and questions from scenes, and facts back from text."""
 
 from unireel.world.language.captions import CaptionScore, caption_facts, caption_for, caption_score
+from unireel.world.language.instructions import parse_instruction
 from unireel.world.language.parser import Reading, parse, read
 from unireel.world.language.prompts import Prompt, prompt_for
 from unireel.world.language.questions import (
@@ -27,6 +28,7 @@ __all__ = [
     "caption_for",
     "caption_score",
     "parse",
+    "parse_instruction",
     "prompt_for",
     "questions_for",
     "read",

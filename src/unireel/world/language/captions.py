@@ -58,8 +58,8 @@ def caption_for(scene: Scene, seed: int | None = None) -> str:
     """Describe ``scene`` completely, in at most :data:`MAX_CAPTION_WORDS` words if each object has one event.
 
     Always in the same order: count; objects with size, colour, shape and motion; relations at the start and
-    the end (when there are two objects); background; camera; style. ``seed`` chooses among paraphrases; without
-    one the caption is canonical.
+    the end (when there are two objects); background; camera; style. ``seed`` chooses among paraphrases;
+    without one the caption is canonical.
     """
     random = None if seed is None else scene_random(scene, "caption", seed)
     order = caption_order(scene)

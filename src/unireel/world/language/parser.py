@@ -19,12 +19,14 @@ from unireel.world.language.phrases import (
 from unireel.world.language.vocabulary import words
 from unireel.world.scene import BACKGROUNDS, CAMERAS, COLOURS, SHAPES, SIZES, STYLES
 
-_MOTIONS = {
+MOTIONS = {
     verb_phrase(motion, way, many): motion
     for motion in all_motions()
     for way in range(len(VERBS[motion.partition(" ")[0]]))
     for many in (False, True)
 }
+"""Motions by everything that says them."""
+
 _NOUNS = {
     **{each: each for each in SHAPES},
     **{plural(each): each for each in SHAPES},
@@ -131,7 +133,7 @@ class _Reader:
         found = _RELATION.match(text)
         if not found:
             return False
-        one, two = _noun(found[1]), _noun(found[3])
+        one, two = read_noun(found[1]), read_noun(found[3])
         if not one or not two or one.rest or two.rest:
             return False
         self._meet(one)
@@ -141,8 +143,8 @@ class _Reader:
 
     def _happening(self, text: str, afterwards: bool) -> bool:
         """An object, perhaps with what it does; or only what the object of the clause before does as well."""
-        noun = _noun(text)
-        motion = _MOTIONS.get(noun.rest if noun else text)
+        noun = read_noun(text)
+        motion = MOTIONS.get(noun.rest if noun else text)
         if noun is None:
             if motion is None or self.clause_subject is None:
                 return False
@@ -150,7 +152,7 @@ class _Reader:
             return True
         if noun.rest and motion is None:
             if noun.rest in ("jumps", "jump", "hops", "hop", "blinks", "blink", "flashes", "flash"):
-                motion = _MOTIONS[f"{noun.rest} once"]
+                motion = MOTIONS[f"{noun.rest} once"]
             else:
                 return False
         self._meet(noun)
@@ -162,7 +164,7 @@ class _Reader:
         self.clause_subject = noun.referent
         return True
 
-    def _meet(self, noun: _Noun) -> None:
+    def _meet(self, noun: Noun) -> None:
         """Note that the objects exist: newly introduced ones ("a", "two") or, after "the", known ones."""
         known = noun.referent in self.introduced
         if noun.number or not known:
@@ -173,7 +175,7 @@ class _Reader:
 
 
 @dataclass(frozen=True)
-class _Noun:
+class Noun:
     """A noun phrase: how many (0 after "the"), whom, of which size, and the words after it."""
 
     number: int
@@ -182,7 +184,7 @@ class _Noun:
     rest: str
 
 
-def _noun(text: str) -> _Noun | None:
+def read_noun(text: str) -> Noun | None:
     """Read the noun phrase at the beginning of ``text``; None if there is none."""
     rest = text.split()
     number = _DETERMINERS.get(rest[0])
@@ -193,4 +195,4 @@ def _noun(text: str) -> _Noun | None:
     if not rest or rest[0] not in _NOUNS:
         return None
     referent = Referent(_NOUNS[rest[0]], attributes[1])
-    return _Noun(1 if number is None else number, referent, attributes[0], " ".join(rest[1:]))
+    return Noun(1 if number is None else number, referent, attributes[0], " ".join(rest[1:]))

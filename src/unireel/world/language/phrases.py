@@ -133,6 +133,12 @@ def relation_phrase(one: Referent, relation: str, other: Referent, way: int = 0)
     return f"{the(one)} is {RELATION_PHRASES[relation][way % 2]} {the(other)}"
 
 
+def place_phrase(place: str) -> str:
+    """ "at the top left", "on the left", "in the middle"."""
+    preposition = {"left": "on", "right": "on", "middle": "in"}.get(place, "at")
+    return f"{preposition} the {place}"
+
+
 def all_motions() -> list[str]:
     """Every motion in the form of :func:`facts.motion_value`."""
     return [

@@ -1,8 +1,8 @@
 """Questions with exact answers: what the pixels decide, of objects that the question names uniquely.
 
-Answers are one or two words from a closed list for each type (:func:`answer_choices`). Directions are those of
-the net displacement, and only asked while the camera stands still; orders compare starts at least two frames
-apart.
+Answers are one or two words from a closed list for each type (:func:`answer_choices`). Directions are those
+of the net displacement, and only asked while the camera stands still; orders compare starts at least two
+frames apart.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from random import Random
 
 from unireel.errors import UsageError
 from unireel.world.facts import ORDER_GAP, Referent
+from unireel.world.language.names import PLACES, colours_of, name_of, place_name
 from unireel.world.language.order import cached_track, relation_at
 from unireel.world.language.phrases import NUMBERS, TIMES, VERBS, called, plural, scene_random, the
 from unireel.world.scene import (
@@ -25,6 +26,7 @@ from unireel.world.scene import (
     SIZES,
     STYLES,
     TURNS,
+    Event,
     Object,
     Scene,
 )
@@ -43,12 +45,6 @@ STATIC_TYPES = (
 )
 DYNAMIC_TYPES = ("direction", "repetition", "order", "state change", "action", "camera")
 QUESTION_TYPES = (*STATIC_TYPES, *DYNAMIC_TYPES)
-
-PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
-"""Cells of a 3 x 3 grid over the screen, row by row."""
-
-PLACE_MARGIN = 2 / 64
-"""Least distance of a centre from the next cell for its place to be asked, as a share of the canvas side."""
 
 CHANGES = ("grows", "shrinks", "appears", "disappears", *(f"turns {each}" for each in COLOURS), "no change")
 
@@ -97,29 +93,15 @@ def sample_question(scene: Scene, type: str, seed: int) -> Question | None:
     if type not in _ASK:
         raise UsageError(f"unknown question type '{type}'; accepted: {', '.join(_ASK)}")
     asked = _ASK[type](scene, scene_random(scene, type, seed))
-    return Question(*asked, type, type in DYNAMIC_TYPES) if asked else None
-
-
-Asked = tuple[str, str] | None
-
-
-def colours_of(figure: Object) -> set[str]:
-    """Every colour that ``figure`` has at some time, the mixtures on the way not counted."""
-    return {figure.colour, *(event.colour for event in figure.events if event.colour)}
-
-
-def name_of(scene: Scene, index: int, random: Random | None = None) -> str | None:
-    """A name that means object ``index`` only: "the red star", with ``random`` sometimes "the star"."""
-    figure = scene.objects[index]
-    others = [each for number, each in enumerate(scene.objects) if number != index]
-    alike = [each for each in others if each.shape == figure.shape]
-    if not alike and random and random.random() < 0.3:
-        return the(Referent(figure.shape))
-    if scene.style == "grayscale":
-        return None if alike else the(Referent(figure.shape))
-    if any(figure.colour in colours_of(each) for each in alike):
+    if asked is None:
         return None
-    return the(called(figure, scene))
+    text, answer, *events = asked
+    evidence = (min(each.start for each in events), max(each.end for each in events)) if events else None
+    return Question(text, answer, type, type in DYNAMIC_TYPES, evidence)
+
+
+Asked = tuple[str, str] | tuple[str, str, Event] | tuple[str, str, Event, Event] | None
+"""Text, answer, and the events that decide the answer where some do."""
 
 
 def _nameable(scene: Scene, random: Random, wanted: Callable[[Object], bool] = lambda figure: True):
@@ -252,17 +234,6 @@ def _count(scene: Scene, random: Random) -> Asked:
     return text, NUMBERS[number]
 
 
-def place_name(x: float, y: float, size: int, margin: float = PLACE_MARGIN) -> str | None:
-    """The cell of :data:`PLACES` around a point in pixels; None if closer than ``margin`` to another cell."""
-    cell = 0
-    for value, weight in ((y, 3), (x, 1)):
-        share = (value + 0.5) / size
-        if min(abs(share - 1 / 3), abs(share - 2 / 3)) < margin:
-            return None
-        cell += weight * min(int(share * 3), 2)
-    return PLACES[cell]
-
-
 def _position(scene: Scene, random: Random) -> Asked:
     for index, name in _nameable(scene, random):
         track = cached_track(scene, index)
@@ -303,7 +274,7 @@ def _direction(scene: Scene, random: Random) -> Asked:
         return None
     event = next(each for each in scene.objects[index].events if each.direction)
     verb = random.choice(VERBS[event.action])[1]
-    return f"which way does {name} {verb}?", event.direction or ""
+    return f"which way does {name} {verb}?", event.direction or "", event
 
 
 def _repetition(scene: Scene, random: Random) -> Asked:
@@ -312,7 +283,7 @@ def _repetition(scene: Scene, random: Random) -> Asked:
         return None
     event = next(each for each in scene.objects[index].events if each.count)
     verb = random.choice(VERBS[event.action])[1]
-    return f"how many times does {name} {verb}?", TIMES[event.count or 1]
+    return f"how many times does {name} {verb}?", TIMES[event.count or 1], event
 
 
 def _order(scene: Scene, random: Random) -> Asked:
@@ -320,13 +291,13 @@ def _order(scene: Scene, random: Random) -> Asked:
     if len(able) < 2:
         return None
     (one, one_name), (two, two_name) = able[:2]
-    starts = [scene.objects[each].events[0].start for each in (one, two)]
-    if abs(starts[0] - starts[1]) < ORDER_GAP:
+    begun, other = (scene.objects[each].events[0] for each in (one, two))
+    if abs(begun.start - other.start) < ORDER_GAP:
         return None
-    earlier, later = (one_name, two_name) if starts[0] < starts[1] else (two_name, one_name)
+    earlier, later = (one_name, two_name) if begun.start < other.start else (two_name, one_name)
     asks_first = random.random() < 0.5
     text = f"which starts {'first' if asks_first else 'last'}, {one_name} or {two_name}?"
-    return text, (earlier if asks_first else later).removeprefix("the ")
+    return text, (earlier if asks_first else later).removeprefix("the "), begun, other
 
 
 def _state_change(scene: Scene, random: Random) -> Asked:
@@ -347,7 +318,7 @@ def _state_change(scene: Scene, random: Random) -> Asked:
     text = random.choice((f"how does {name} change?", f"what change does {name} show?"))
     if event is None:
         return text, "no change"
-    return text, f"turns {event.colour}" if event.colour else DEEDS[event.action]
+    return text, f"turns {event.colour}" if event.colour else DEEDS[event.action], event
 
 
 def _action(scene: Scene, random: Random) -> Asked:
@@ -362,7 +333,8 @@ def _action(scene: Scene, random: Random) -> Asked:
     if index is None:
         return None
     events = scene.objects[index].events
-    return f"what does {name} do?", DEEDS[events[0].action if events else "still"]
+    text = f"what does {name} do?"
+    return (text, DEEDS[events[0].action], events[0]) if events else (text, DEEDS["still"])
 
 
 def _camera(scene: Scene, random: Random) -> Asked:
@@ -406,4 +378,5 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "state change": CHANGES,
     "action": tuple(DEEDS.values()),
     "camera": ("stays still", *CAMERAS[1:]),
+    "needle": (*COLOURS, *SHAPES, *SIZES, *PLACES, *TIMES.values(), *DEEDS.values()),
 }

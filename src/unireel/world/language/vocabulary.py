@@ -74,7 +74,7 @@ def words(text: str) -> list[str]:
 
     Punctuation marks are words of their own; hyphenated words are one.
     """
-    return [_SPELLINGS.get(each, each) for each in _WORD.findall(text.lower())]
+    return [_SPELLINGS.get(each, each) for each in map(str, _WORD.findall(text.lower()))]
 
 
 def vocabulary() -> tuple[str, ...]:

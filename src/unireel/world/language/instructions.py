@@ -1,0 +1,76 @@
+"""Edit instructions read back: what must hold in the film that an instruction asks for."""
+
+from __future__ import annotations
+
+import re
+
+from unireel.world.facts import Fact, Referent
+from unireel.world.language.parser import MOTIONS, Noun, read_noun
+from unireel.world.language.vocabulary import words
+from unireel.world.scene import BACKGROUNDS, COLOURS, SIZES, STYLES
+
+_any = "|".join
+_BACKGROUND = re.compile(rf"(?:change the background to|make the background) ({_any(BACKGROUNDS)})$")
+_STYLE = re.compile(rf"(?:change the style to ({_any(STYLES)})|make it ({_any(STYLES)}) style)$")
+_OF = re.compile(r"change the (colour|size) of (.+) to (\w+)$")
+_SWAP = re.compile(r"(?:turn (.+) into (.+)|replace (.+) with (.+))$")
+_GONE = re.compile(r"(?:remove|take away) (.+)$")
+_NEW = re.compile(r"(?:add|put in) (.+)$")
+_MAKE = re.compile(r"(?:make|let) (.+)$")
+
+
+def parse_instruction(text: str) -> tuple[Fact, ...]:
+    """The facts that an instruction asks of the edited film; empty if it is not in the World's language.
+
+    Objects are called as in the instruction, except by what it changes: after "make the red star blue" there
+    is a blue star.
+    """
+    said = " ".join(word for word in words(text) if word not in (".", "?", ","))
+    if found := _BACKGROUND.match(said):
+        return (Fact("background", value=found[1]),)
+    if found := _STYLE.match(said):
+        return (Fact("style", value=found[1] or found[2]),)
+    if found := _OF.match(said):
+        return _make(read_noun(found[2]), found[3])
+    if found := _SWAP.match(said):
+        return _swap(read_noun(found[1] or found[3]), read_noun(found[2] or found[4]))
+    if found := _GONE.match(said):
+        gone = read_noun(found[1])
+        return (Fact("count", gone.referent, 0),) if gone and not gone.rest else ()
+    if found := _NEW.match(said):
+        return _new(read_noun(found[1]))
+    if found := _MAKE.match(said):
+        noun = read_noun(found[1])
+        return _make(noun, noun.rest) if noun else ()
+    return ()
+
+
+def _make(noun: Noun | None, what: str) -> tuple[Fact, ...]:
+    """Facts after an object is given a colour, a size or a motion."""
+    if noun is None:
+        return ()
+    if what in COLOURS:
+        return (Fact("object", Referent(noun.referent.shape, what)),)
+    if what in SIZES:
+        return (Fact("size", noun.referent, what),)
+    if what in MOTIONS:
+        return (Fact("motion", noun.referent, MOTIONS[what]),)
+    return ()
+
+
+def _swap(old: Noun | None, new: Noun | None) -> tuple[Fact, ...]:
+    if old is None or new is None or old.rest or new.rest:
+        return ()
+    colour = new.referent.colour or old.referent.colour
+    return Fact("object", Referent(new.referent.shape, colour)), Fact("count", old.referent, 0)
+
+
+def _new(noun: Noun | None) -> tuple[Fact, ...]:
+    if noun is None:
+        return ()
+    facts = [Fact("object", noun.referent)]
+    if noun.size:
+        facts.append(Fact("size", noun.referent, noun.size))
+    if (deed := noun.rest.removeprefix("that ")) in MOTIONS:
+        facts.append(Fact("motion", noun.referent, MOTIONS[deed]))
+    return tuple(facts)

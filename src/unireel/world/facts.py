@@ -92,7 +92,9 @@ def holds_in(scene: Scene, fact: Fact) -> bool:
         case "relation":
             others = [j for j, each in enumerate(scene.objects) if fact.other and fact.other.matches(each)]
             frame = 0 if fact.when == "first" else scene.frames - 1
-            return len(meant) == len(others) == 1 and relation(scene, meant[0], others[0], frame) == fact.value
+            return (
+                len(meant) == len(others) == 1 and relation(scene, meant[0], others[0], frame) == fact.value
+            )
         case "order":
             others = [j for j, each in enumerate(scene.objects) if fact.other and fact.other.matches(each)]
             if len(meant) != 1 or len(others) != 1:
@@ -100,4 +102,3 @@ def holds_in(scene: Scene, fact: Fact) -> bool:
             one, two = scene.objects[meant[0]].events, scene.objects[others[0]].events
             return bool(one) and bool(two) and one[0].start + ORDER_GAP <= two[0].start
     raise ValueError(f"unknown kind of fact: {fact.kind}")
-

@@ -96,7 +96,9 @@ class Event:
         wanted = ARGUMENTS.get(self.action)
         for name in ("direction", "count", "colour"):
             if (getattr(self, name) is not None) != (name == wanted):
-                raise UsageError(f"event '{self.action}' takes {wanted or 'no argument'}; {name}={getattr(self, name)}")
+                raise UsageError(
+                    f"event '{self.action}' takes {wanted or 'no argument'}; {name}={getattr(self, name)}"
+                )
         if wanted == "direction":
             _one_of("direction", self.direction, DIRECTIONS if self.action == "move" else TURNS)
         elif wanted == "count":
@@ -166,7 +168,9 @@ class Scene:
             raise UsageError(f"frames must be 4 k + 1 and at most {STORY_FRAMES}, got {self.frames}")
         for each in self.objects:
             if each.events and each.events[-1].end > self.frames - 1:
-                raise UsageError(f"event '{each.events[-1].action}' ends after the last frame {self.frames - 1}")
+                raise UsageError(
+                    f"event '{each.events[-1].action}' ends after the last frame {self.frames - 1}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers; :meth:`from_dict` is its inverse."""
@@ -202,7 +206,12 @@ class Scene:
         Two scenes with the same signature would be described by the same sentences.
         """
         figures = sorted(
-            [each.shape, each.colour, each.size, [[e.action, e.direction, e.count, e.colour] for e in each.events]]
+            [
+                each.shape,
+                each.colour,
+                each.size,
+                [[e.action, e.direction, e.count, e.colour] for e in each.events],
+            ]
             for each in self.objects
         )
         return json.dumps([figures, self.background, self.camera.motion, self.style], separators=(",", ":"))

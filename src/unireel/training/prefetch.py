@@ -122,5 +122,5 @@ def _from_workers(
         while True:
             yield next(iterator)
     finally:
-        # The last reference ends the worker processes; a traceback that keeps this frame must not keep them.
-        del iterator
+        # Otherwise they end when the last reference goes, and a traceback may keep one for long.
+        iterator._shutdown_workers()  # type: ignore[attr-defined]

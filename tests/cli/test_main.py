@@ -104,7 +104,7 @@ def test_closed_pipe_is_quiet():
 
 
 def test_interrupt_is_one_line(tmp_path):
-    """The model's card is a named pipe that nobody writes to, so the command waits there for the interrupt."""
+    """The model's card is a named pipe that nobody writes to: there the command waits for the interrupt."""
     (tmp_path / "model").mkdir()
     card = tmp_path / "model" / "unireel.json"
     os.mkfifo(card)

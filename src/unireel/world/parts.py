@@ -93,7 +93,7 @@ class Part:
         return self.setting.split == "compositional" or not any(held_out(shape, each) for each in attributes)
 
     def _room(self, size: str) -> tuple[float, float, float, float] | None:
-        """Where the centre may be (left, right, top, bottom) when the object is of ``size``; None if nowhere."""
+        """Where the centre may be (left, right, top, bottom) of an object of ``size``; None if nowhere."""
         free = RADII[self.setting.size][size] * reach(self.shape) + RIM + GAP / 2
         room = (self.box.left + free, self.box.right - free, self.box.top + free, self.box.bottom - free)
         return room if room[0] <= room[1] and room[2] <= room[3] else None

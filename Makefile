@@ -36,7 +36,7 @@ clean:
 # The environment is made once and made again only when what it is made from changes.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "unireel: error: Python 3.11 or newer is needed and was not found; install it or run 'make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable .

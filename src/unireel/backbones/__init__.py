@@ -1,0 +1,1 @@
+"""Backbones: ordinary diffusers and transformers models, and what this project adds to them."""

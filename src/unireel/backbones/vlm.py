@@ -1,0 +1,164 @@
+"""The pocket video-language model: Qwen2-VL at a small size, and its layout of films, questions and answers.
+
+A film becomes 9 visual tokens for every four frames; the sequence is ``<s>``, the film, then one of
+
+- ``<ask>`` question ``<answer>`` answer ``</s>``
+- ``<caption>`` caption ``</s>``
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+PATCH, MERGE, TUBE = 8, 2, 4
+"""Side of a visual patch in pixels, patches merged along each side, frames in a patch."""
+
+
+def pocket_vlm(
+    vocabulary: PreTrainedTokenizerBase, width: int, layers: int, heads: int, ffn: int, vision: int, depth: int
+) -> Qwen2VLForConditionalGeneration:
+    """Qwen2-VL (arXiv 2409.12191) with a language model of ``width`` x ``layers`` and a ViT of ``vision`` x ``depth``."""
+    ids = {name: vocabulary.convert_tokens_to_ids(name) for name in ("<s>", "</s>", "<pad>", "<film>")}
+    quarter = width // heads // 8
+    config = Qwen2VLConfig(
+        text_config={
+            "vocab_size": len(vocabulary),
+            "hidden_size": width,
+            "intermediate_size": ffn,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10_000.0,
+                "mrope_section": [4 * quarter - 2 * (3 * quarter // 2), 3 * quarter // 2, 3 * quarter // 2],
+            },
+            "bos_token_id": ids["<s>"],
+            "eos_token_id": ids["</s>"],
+            "pad_token_id": ids["<pad>"],
+            "use_sliding_window": False,
+        },
+        vision_config={
+            "depth": depth,
+            "embed_dim": vision,
+            "hidden_size": width,
+            "num_heads": vision // 64,
+            "mlp_ratio": 3,
+            "patch_size": PATCH,
+            "spatial_merge_size": MERGE,
+            "temporal_patch_size": TUBE,
+        },
+        image_token_id=len(vocabulary) + 1,  # the pocket model has films only; a picture is a film of one tube
+        video_token_id=ids["<film>"],
+        vision_start_token_id=len(vocabulary) + 2,
+        vision_end_token_id=len(vocabulary) + 3,
+        tie_word_embeddings=True,
+    )
+    return Qwen2VLForConditionalGeneration(config)
+
+
+def visual_patches(frames: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Films as Qwen2-VL takes them.
+
+    Args:
+        frames: (B, F, H, W, 3) uint8, H and W multiples of 16; frames are completed to fours with the last.
+
+    Returns:
+        Patches (B * T * h * w, 3 * 4 * 8 * 8) float32 in [-1, 1], in the order of Qwen2-VL's processor (patches that
+        will be merged lie together), and the grid (B, 3) int64 of T tubes, h and w patches.
+    """
+    missing = -frames.shape[1] % TUBE
+    if missing:
+        frames = np.concatenate([frames, np.repeat(frames[:, -1:], missing, axis=1)], axis=1)
+    batch, count, height, width, _ = frames.shape
+    tubes, rows, columns = count // TUBE, height // PATCH, width // PATCH
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).float().div(127.5).sub(1)
+    pixels = pixels.view(batch, tubes, TUBE, rows // MERGE, MERGE, PATCH, columns // MERGE, MERGE, PATCH, 3)
+    patches = pixels.permute(0, 1, 3, 6, 4, 7, 9, 2, 5, 8).reshape(batch * tubes * rows * columns, -1)
+    return patches, torch.tensor([[tubes, rows, columns]] * batch)
+
+
+def visual_tokens(grid: Tensor) -> int:
+    """Tokens of one film in the language model, from its grid (3,)."""
+    return int(grid[0] * (grid[1] // MERGE) * (grid[2] // MERGE))
+
+
+def film_positions(grid: Tensor) -> Tensor:
+    """Multimodal rotary positions of ``<s>`` and one film's tokens: (3, 1 + n) int64, as Qwen2-VL lays them out."""
+    tubes, rows, columns = (int(grid[0]), int(grid[1]) // MERGE, int(grid[2]) // MERGE)
+    axes = torch.meshgrid(torch.arange(tubes), torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.cat([torch.zeros(3, 1, dtype=torch.long), torch.stack(axes).flatten(1) + 1], dim=1)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One thing said after a film: token ids, and the weight in the loss of predicting each of them (0: given)."""
+
+    ids: list[int]
+    weights: list[float]
+
+
+def pack(
+    turns: list[list[Turn]], grid: Tensor, tokenizer: PreTrainedTokenizerBase, multiple: int = 16
+) -> dict[str, Tensor]:
+    """Lay several independent turns behind each film; none sees another, each follows the film directly.
+
+    Returns:
+        ``input_ids`` (B, L), ``position_ids`` (3, B, L), ``attention_mask`` (B, 1, L, L) bool, ``weights`` (B, L):
+        the weight of predicting the token at each place from the one before it.
+    """
+    prefix = film_positions(grid)
+    count = prefix.shape[1]
+    after = int(prefix.max()) + 1
+    length = count + max(sum(len(turn.ids) for turn in each) for each in turns)
+    length = -(-length // multiple) * multiple
+    batch = len(turns)
+    ids = torch.full((batch, length), tokenizer.pad_token_id, dtype=torch.long)
+    ids[:, 0] = tokenizer.bos_token_id
+    ids[:, 1:count] = tokenizer.convert_tokens_to_ids("<film>")
+    positions = torch.zeros(3, batch, length, dtype=torch.long)
+    positions[:, :, :count] = prefix[:, None]
+    segment = torch.full((batch, length), -1)
+    segment[:, :count] = 0
+    weights = torch.zeros(batch, length)
+    for row, each in enumerate(turns):
+        start = count
+        for number, turn in enumerate(each):
+            end = start + len(turn.ids)
+            ids[row, start:end] = torch.tensor(turn.ids)
+            positions[:, row, start:end] = after + torch.arange(len(turn.ids))
+            segment[row, start:end] = number + 1
+            weights[row, start:end] = torch.tensor(turn.weights)
+            start = end
+    same = segment[:, :, None] == segment[:, None, :]
+    seen = same | (segment[:, None, :] == 0)
+    mask = (seen & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
+    return {"input_ids": ids, "position_ids": positions, "attention_mask": mask, "weights": weights}
+
+
+def question_turn(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None) -> Turn:
+    """A question and, in training, its answer."""
+    start = [
+        tokenizer.convert_tokens_to_ids("<ask>"),
+        *tokenizer(question, add_special_tokens=False)["input_ids"],
+        tokenizer.convert_tokens_to_ids("<answer>"),
+    ]
+    if answer is None:
+        return Turn(start, [0.0] * len(start))
+    target = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return Turn(start + target, [0.0] * len(start) + [1.0] * len(target))
+
+
+def caption_turn(tokenizer: PreTrainedTokenizerBase, caption: str | None, weight: float = 1.0) -> Turn:
+    """The request for a caption and, in training, the caption with each token weighing ``weight``."""
+    start = [tokenizer.convert_tokens_to_ids("<caption>")]
+    if caption is None:
+        return Turn(start, [0.0])
+    target = [*tokenizer(caption, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return Turn(start + target, [0.0] + [weight] * len(target))

@@ -1,0 +1,1 @@
+"""Data: batches of the World, formats of public data sets, converters and feature caches."""

@@ -1,0 +1,1 @@
+"""Systems: complete models with their configuration, pipeline and training stages."""

@@ -1,0 +1,1 @@
+"""The base system: separate pocket backbones for making and understanding films."""

@@ -1,0 +1,128 @@
+"""Training the causal 3D autoencoder: reconstruction of World films, first on crops, then whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unireel.backbones.linear_start import linear_start
+from unireel.backbones.vae import pocket_autoencoder
+from unireel.data.world import films, foreground, psnr, scenes, to_frames, to_pixels
+from unireel.training.stage import Stage
+from unireel.world.sampling import CATEGORIES, MIXTURE
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """What the autoencoder is and what it sees.
+
+    ``crop`` is the side of the square crops in pixels (0: whole films), ``frames`` their length; ``noise`` the standard
+    deviation of the noise on latents, whose own root mean square is held near 1 by ``penalty``; ``foreground`` the
+    extra weight of pixels that are not background.
+    """
+
+    size: int = 48
+    crop: int = 0
+    frames: int = 17
+    batch_size: int = 16
+    width: int = 48
+    latent_channels: int = 6
+    layers: int = 1
+    noise: float = 0.05
+    penalty: float = 1e-3
+    foreground: float = 4.0
+    data_seed: int = 1
+    start_from: str = ""
+
+
+class AutoencoderStage(Stage):
+    """Reconstruction with a smooth L1 loss; latents are kept near unit scale and made robust by noise."""
+
+    config_class = AutoencoderConfig
+    config: AutoencoderConfig
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__(config)
+        self.module = pocket_autoencoder(config.width, config.latent_channels, config.layers)
+        if config.start_from:
+            self.module = type(self.module).from_pretrained(config.start_from)
+        else:
+            linear_start(self.module, to_pixels(films(scenes(config.data_seed, 0, 256, config.size))))
+        self.samples_per_batch = config.batch_size
+        self._test = films(scenes(7, 0, 24, config.size, "test"))
+
+    def batch(self, index: int) -> dict[str, Tensor]:
+        """``pixels`` (B, 3, F, S, S) in [-1, 1] and ``weight`` (B, 1, F, S, S) of crops or whole films."""
+        own = self.config
+        per_film = 2 if own.crop and own.frames <= 9 else 1
+        count = own.batch_size // per_film
+        category = CATEGORIES[index % len(CATEGORIES)] if index % 3 == 0 else MIXTURE
+        whole = films(scenes(own.data_seed, index * count, count, own.size, category=category))
+        mask = foreground(whole)
+        if own.crop or own.frames < whole.shape[1]:
+            random = np.random.default_rng([own.data_seed, index])
+            pieces = [_crop(whole[i], mask[i], own, random) for i in range(count) for _ in range(per_film)]
+            whole, mask = np.stack([p[0] for p in pieces]), np.stack([p[1] for p in pieces])
+        return {"pixels": to_pixels(whole), "weight": torch.from_numpy(1 + own.foreground * mask[:, None]).float()}
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Weighted smooth L1 on pixels plus a small pull of the latents towards unit scale."""
+        pixels, weight = batch["pixels"], batch["weight"]
+        latents = self.module.encode(pixels).latent_dist.mode()
+        noisy = latents + self.config.noise * torch.randn_like(latents)
+        output = self.module.decode(noisy).sample
+        error = F.smooth_l1_loss(output, pixels, beta=0.1, reduction="none")
+        reconstruction = (error * weight).sum() / (3 * weight.sum())
+        scale = latents.float().pow(2).mean()
+        loss = reconstruction + self.config.penalty * (scale - 1).clamp_min(0)
+        mse = F.mse_loss(output.detach(), pixels)
+        return loss, {"psnr": 10 * torch.log10(4 / mse), "latent_rms": scale.detach().sqrt()}
+
+    @torch.no_grad()
+    def _reconstruct(self, frames: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        latents = self.module.encode(to_pixels(frames).to(self.device)).latent_dist.mode()
+        return to_frames(self.module.decode(latents).sample), latents
+
+    def evaluate(self) -> dict[str, float]:
+        """PSNR in dB on whole test films, its worst film, and on the first frame alone as a picture."""
+        whole, latents = self._reconstruct(self._test)
+        picture, _ = self._reconstruct(self._test[:, :1])
+        score = psnr(self._test, whole)
+        return {
+            "test_psnr": float(score.mean()),
+            "test_psnr_worst": float(score.min()),
+            "picture_psnr": float(psnr(self._test[:, :1], picture).mean()),
+            "latent_std": float(latents.std()),
+        }
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """Test films over their reconstructions, every fourth frame."""
+        whole, _ = self._reconstruct(self._test[:8])
+        rows = [np.concatenate(list(film[::4]), axis=1) for pair in zip(self._test, whole) for film in pair]
+        return {"reconstruction": np.concatenate(rows, axis=0)}
+
+    def export(self, folder: Path) -> None:
+        """Measure the latents' statistics, write them into the configuration and save ``folder/vae``."""
+        latents = torch.cat([self._reconstruct(films(scenes(11, i * 32, 32, self.config.size)))[1] for i in range(8)])
+        values = latents.transpose(0, 1).flatten(1)
+        self.module.register_to_config(latents_mean=values.mean(1).tolist(), latents_std=values.std(1).tolist())
+        self.module.save_pretrained(folder / "vae")
+
+
+def _crop(frames: np.ndarray, mask: np.ndarray, config: AutoencoderConfig, random: np.random.Generator):
+    """A piece of one film of the wanted side and length that, if it can, holds some foreground."""
+    side = config.crop or config.size
+    start = int(random.integers(0, (frames.shape[0] - config.frames) // 4 + 1)) * 4
+    top, left = random.integers(0, config.size - side + 1, 2)
+    places = np.argwhere(mask[start])
+    if len(places) and side < config.size:
+        y, x = places[random.integers(len(places))]
+        top, left = (int(np.clip(v - random.integers(4, side - 4), 0, config.size - side)) for v in (y, x))
+    part = slice(start, start + config.frames), slice(top, top + side), slice(left, left + side)
+    return frames[part], mask[part]

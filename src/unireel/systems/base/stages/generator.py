@@ -1,0 +1,181 @@
+"""Training the text encoder and the video DiT together by flow matching: pictures first, then films."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import UMT5EncoderModel
+
+from unireel.backbones.text import encode_text, pocket_text_encoder, tokenize, word_tokenizer
+from unireel.backbones.vae import decode
+from unireel.backbones.wan import pocket_transformer, predict_velocity, token_times
+from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
+from unireel.data.latents import autoencoder_digest, latents_of
+from unireel.data.targets import CELL_TARGETS, FILM_TARGETS, cell_targets, film_targets, latent_groups
+from unireel.data.world import to_frames
+from unireel.flow.matching import interpolate, sample_times, velocity
+from unireel.flow.sampling import sample
+from unireel.training.stage import ParameterRule, Stage
+from unireel.world.language import prompt_for, vocabulary
+from unireel.world.sampling import sample_scene
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Sizes of the model and what it sees.
+
+    ``picture_batches`` micro-batches of ``picture_batch`` first frames come first (nine tokens each, cheap), then
+    batches of ``batch_size`` films, every ``picture_every``-th of them pictures again. ``empty`` is the share of
+    prompts dropped for guidance, ``clean_first`` the share of films whose first latent frame is given (I2V).
+    ``alignment`` weighs the auxiliary loss on dense targets after block ``alignment_block``.
+    """
+
+    films: str = "cache/films-48"
+    film_count: int = 40_000
+    size: int = 48
+    vae: str = "runs/pocket/autoencoder-whole/export/vae"
+    width: int = 256
+    layers: int = 8
+    heads: int = 4
+    ffn: int = 768
+    text_width: int = 192
+    text_layers: int = 2
+    text_length: int = 48
+    patch: int = 4
+    batch_size: int = 48
+    picture_batch: int = 192
+    picture_batches: int = 0
+    picture_every: int = 8
+    empty: float = 0.1
+    clean_first: float = 0.25
+    shift: float = 1.5
+    uniform: float = 0.2
+    alignment: float = 0.05
+    alignment_block: int = 4
+    data_seed: int = 3
+    start_from: str = ""
+
+
+class GeneratorStage(Stage):
+    """Flow matching on latents, conditioned on text states that are trained along."""
+
+    config_class = GeneratorConfig
+    config: GeneratorConfig
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__(config)
+        build(Path(config.films), CacheConfig(config.film_count, config.size))
+        self.films = FilmCache(config.films)
+        self.vae = AutoencoderKLCosmos.from_pretrained(config.vae).eval().requires_grad_(False)
+        self.latents = latents_of(self.films, self.vae, autoencoder_digest(config.vae))
+        self.tokenizer = word_tokenizer(vocabulary())
+        if config.start_from:
+            text_encoder = UMT5EncoderModel.from_pretrained(Path(config.start_from) / "text_encoder")
+            transformer = WanTransformer3DModel.from_pretrained(Path(config.start_from) / "transformer")
+        else:
+            text_encoder = pocket_text_encoder(len(self.tokenizer), config.text_width, config.text_layers, 4)
+            transformer = pocket_transformer(
+                config.width,
+                config.layers,
+                config.heads,
+                config.ffn,
+                self.latents.shape[1],
+                config.patch,
+                config.text_width,
+            )
+        head = nn.Linear(config.width, CELL_TARGETS + FILM_TARGETS)
+        self.module = nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer, "alignment": head})
+        self._hidden: list[Tensor] = []
+        transformer.blocks[config.alignment_block].register_forward_hook(
+            lambda module, args, output: self._hidden.append(output) if module.training else None
+        )
+
+    def parameter_groups(self) -> list[ParameterRule]:
+        """Embeddings and the auxiliary head are not hidden matrices."""
+        return [ParameterRule("text_encoder.shared*", muon=False), ParameterRule("alignment*", muon=False)]
+
+    def _is_picture(self, index: int) -> bool:
+        own = self.config
+        return index < own.picture_batches or bool(own.picture_every) and index % own.picture_every == 0
+
+    def batch(self, index: int) -> dict[str, Tensor]:
+        """``latents`` (B, C, T, h, w), ``ids`` and ``mask`` (B, L), ``cells`` (B, N, K), ``film`` (B, K'), ``clean``."""
+        own = self.config
+        picture = self._is_picture(index)
+        count = own.picture_batch if picture else own.batch_size
+        places = [epoch_order(own.data_seed + picture, len(self.films), index * count + i) for i in range(count)]
+        random = np.random.default_rng([own.data_seed, index])
+        texts = [prompt_for(self.films.scene(place), int(random.integers(2**31))).text for place in places]
+        texts = ["" if random.random() < own.empty else text for text in texts]
+        ids, mask = tokenize(self.tokenizer, texts, own.text_length)
+        latents = np.stack([self.latents[place, :, :1] if picture else self.latents[place] for place in places])
+        cells, film = zip(*(self._targets(place) for place in places))
+        cells = np.stack([each[:1] for each in cells] if picture else cells)
+        return {
+            "latents": torch.from_numpy(latents.astype(np.float32)),
+            "ids": ids,
+            "mask": mask,
+            "cells": torch.from_numpy(cells).flatten(1, 3).float(),
+            "film": torch.from_numpy(np.stack(film)).float(),
+            "clean": torch.from_numpy(random.random(count) < (0.0 if picture else own.clean_first)),
+        }
+
+    @lru_cache(maxsize=100_000)  # noqa: B019 - lives as long as the training
+    def _targets(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        scene = self.films.scene(place)
+        cells = self.latents.shape[-1] // self.config.patch
+        return cell_targets(scene, latent_groups(scene.frames), cells), film_targets(scene)
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Mean squared velocity error over tokens that are not given, plus the auxiliary loss."""
+        own = self.config
+        data, clean = batch["latents"], batch["clean"]
+        time = sample_times(len(data), own.shift, own.uniform, data.device)
+        noise = torch.randn_like(data)
+        per_frame = time[:, None].repeat(1, data.shape[2])
+        per_frame[:, 0] = torch.where(clean, torch.zeros_like(time), time)
+        state = interpolate(data, noise, per_frame[:, None, :, None, None])
+        tokens = data.shape[3] * data.shape[4] // own.patch**2
+        text = encode_text(self.module["text_encoder"], batch["ids"], batch["mask"])
+        times = token_times(time, clean, data.shape[2], tokens)
+        self._hidden.clear()
+        output = predict_velocity(self.module["transformer"], state, times, text)
+        error = (output.float() - velocity(data, noise)).square().mean(dim=(1, 3, 4))  # (B, T)
+        wanted = torch.ones_like(error)
+        wanted[:, 0] = (~clean).float()
+        flow = (error * wanted).sum() / wanted.sum()
+        logs: dict[str, Tensor | float] = {"film_flow" if data.shape[2] > 1 else "picture_flow": flow.detach()}
+        if not own.alignment:
+            return flow, logs
+        logits = self.module["alignment"](self._hidden.pop()).float()
+        cells = F.binary_cross_entropy_with_logits(logits[..., :CELL_TARGETS], batch["cells"], reduction="none")
+        film = F.binary_cross_entropy_with_logits(logits[..., CELL_TARGETS:].mean(1), batch["film"], reduction="none")
+        aligned = cells.sum(-1).mean() + film.sum(-1).mean()
+        logs["align_film" if data.shape[2] > 1 else "align_picture"] = aligned.detach()
+        return flow + own.alignment * aligned, logs
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """Twelve films of test prompts, every fourth frame, from fixed noise."""
+        prompts = [prompt_for(sample_scene(5, i, "test", size=self.config.size), i).text for i in range(12)]
+        noise = torch.randn((12, *self.latents.shape[1:]), generator=torch.Generator().manual_seed(0))
+        ids, mask = tokenize(self.tokenizer, [*prompts, ""], self.config.text_length)
+        states = encode_text(self.module["text_encoder"], ids.to(self.device), mask.to(self.device))
+        text, empty = states[:-1], states[-1:].expand(12, -1, -1)
+        latents = sample(self.module["transformer"], noise.to(self.device), text, empty, steps=16, guidance=4.0)
+        films = to_frames(decode(self.vae, latents))
+        rows = [np.concatenate(list(film[::4]), axis=1) for film in films]
+        return {"films": np.concatenate(rows, axis=0)}
+
+    def export(self, folder: Path) -> None:
+        """Write ``text_encoder``, ``transformer`` and ``tokenizer`` folders."""
+        self.module["text_encoder"].save_pretrained(folder / "text_encoder")
+        self.module["transformer"].save_pretrained(folder / "transformer")
+        self.tokenizer.save_pretrained(folder / "tokenizer")

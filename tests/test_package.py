@@ -1,4 +1,4 @@
-"""The promises of the package: what is imported is declared, what is declared is pinned, weights stay small."""
+"""The promises of the package: what is imported is declared, what is declared is pinned, weights fit."""
 
 import ast
 import sys

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import numpy as np
-from scipy import ndimage
 
+from unireel.world.checker.grids import length, smoothed, spread
 from unireel.world.render import LUMA, NIGHT, TEXTURE_AMPLITUDE, TEXTURE_PERIOD
 from unireel.world.scene import BACKGROUNDS
 
@@ -57,8 +57,8 @@ class Ground:
 
 
 def find_ground(frames: np.ndarray) -> Ground:
-    """The most frequent of the World's background colours in ``frames`` (F, S, S, 3) float32, measured anew."""
-    pixels = frames[:: max(1, len(frames) // 6), ::2, ::2].reshape(-1, 3)
+    """The most frequent of the World's background colours in ``frames`` (3, F, S, S) float32, measured anew."""
+    pixels = frames[:, :: max(1, frames.shape[1] // 4), ::2, 1::2].reshape(3, -1).T
     nominal = candidates().reshape(-1, 3)
     square = (pixels * pixels).sum(1)[:, None] - 2 * pixels @ nominal.T + (nominal * nominal).sum(1)
     votes = np.exp(square / (-2 * 12.0**2)).sum(0)
@@ -102,14 +102,14 @@ class CameraPath:
 
 
 def find_camera(difference: np.ndarray, dimming: float) -> CameraPath:
-    """Follow the texture through ``difference`` = frames - ground colour, (F, S, S, 3).
+    """Follow the texture through ``difference`` = frames - ground colour, (3, F, S, S).
 
     Args:
         difference: float32, in 8-bit steps.
         dimming: contrast of the film's tone: 1, or about 0.53 at night.
     """
-    count, size = difference.shape[:2]
-    deviation = difference.mean(-1)
+    count, size = difference.shape[1:3]
+    deviation = (difference[0] + difference[1] + difference[2]) / 3
     columns, rows, weight_x, weight_y = _profiles(difference, deviation)
     still_x, still_y = _demodulate(columns, weight_x), _demodulate(rows, weight_y)
     nominal = (
@@ -158,13 +158,12 @@ def _pan_name(x: float, y: float) -> str:
 
 def _profiles(difference: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, ...]:
     """Texture along x and along y, each (F, S), and how many pixels are behind each value, by two-way means."""
-    distance = np.sqrt((difference * difference).sum(-1))
-    figure = ndimage.uniform_filter(distance, size=(1, 3, 3)) > NEAR
-    ground = ~ndimage.maximum_filter(figure, size=(1, 3, 3))
-    weight_x, weight_y = ground.sum(1).astype(np.float32), ground.sum(2).astype(np.float32)
-    values = np.where(ground, deviation, 0).astype(np.float32)
-    sum_x, sum_y = values.sum(1), values.sum(2)
+    figure = length(smoothed(difference)) > NEAR
+    ground = ~spread(figure)
     solid = ground.astype(np.float32)
+    weight_x, weight_y = solid.sum(1), solid.sum(2)
+    values = solid * deviation
+    sum_x, sum_y = values.sum(1), values.sum(2)
     rows = sum_y / np.maximum(weight_y, 1)
     columns = np.zeros_like(rows)
     for _ in range(3):

@@ -11,6 +11,7 @@ from unireel.clip import Clip
 from unireel.hub import packaged_models
 from unireel.world.render import render
 from unireel.world.sampling import sample_scene
+from unireel.world.scene import Scene
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -43,15 +44,48 @@ def fails(unireel: Run) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def film() -> Clip:
-    """A film of the World."""
-    return render(sample_scene(seed=0, index=0, split="test", size=48))
+def scene() -> Scene:
+    """A scene of the World."""
+    return sample_scene(seed=0, index=0, split="test", size=48)
+
+
+@pytest.fixture(scope="session")
+def film(scene: Scene) -> Clip:
+    """The film of that scene."""
+    return render(scene)
 
 
 @pytest.fixture
 def film_file(film: Clip, tmp_path: Path) -> Path:
     """The same in a file, enlarged eight times, which the reader can undo exactly."""
     return film.save(tmp_path / "film.mp4", scale=8)
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole but tiny and untrained model: what commands do does not depend on what it knows."""
+    import torch
+
+    from unireel.backbones.text import pocket_text_encoder, word_tokenizer
+    from unireel.backbones.vae import pocket_autoencoder
+    from unireel.backbones.vlm import pocket_vlm
+    from unireel.backbones.wan import pocket_transformer
+    from unireel.systems.base.pipeline import BasePipeline
+    from unireel.world.language import vocabulary
+
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer(vocabulary())
+    model = BasePipeline(
+        vae=pocket_autoencoder(encoder_width=16, decoder_width=16, latent_channels=4, layers=1),
+        text_encoder=pocket_text_encoder(len(tokenizer), width=32, layers=1, heads=4),
+        tokenizer=tokenizer,
+        transformer=pocket_transformer(64, 1, heads=2, ffn=64, latent_channels=4, patch=2, text_width=32),
+        vlm=pocket_vlm(tokenizer, width=64, layers=1, heads=2, ffn=64, vision=64, depth=1),
+        steps=2,
+    )
+    folder = tmp_path_factory.mktemp("models") / "untrained"
+    model.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from unireel.cli.demo_judge import (
     seen_scene,
 )
 from unireel.cli.demo_page import Chapter, Exchange, Verdict, page
+from unireel.hub import packaged_models
 from unireel.world.checker.observe import observe
 from unireel.world.facts import Fact, Referent
 from unireel.world.language import Question, caption_for, parse, prompt_for
@@ -169,8 +170,9 @@ def test_out_that_cannot_be_written(fails, tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file.txt", "mine"]
 
 
-def test_demo(unireel, weights, tmp_path):
-    result = unireel("demo", "--out", "tour", "--model", weights)
+def test_demo(unireel, untrained, tmp_path):
+    model = "pocket/base" if "pocket/base" in packaged_models() else untrained
+    result = unireel("demo", "--out", "tour", "--model", model)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert re.match(

@@ -82,36 +82,44 @@ def test_output_that_is_a_folder(fails, tmp_path):
     assert "it is a folder" in fails(1, "generate", PROMPT, "-o", "a.mp4")
 
 
-def test_film_is_the_same_for_the_same_seed(unireel, weights, tmp_path):
-    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
-        result = unireel("generate", PROMPT, "-o", name, "--seed", seed, "--model", weights)
+def test_films_are_the_same_for_the_same_seed(unireel, untrained, tmp_path):
+    """A batch continues the seeds, and its films are those that each seed makes alone."""
+    for name, seed, count in (("one", 7, 1), ("two", 7, 1), ("other", 6, 2)):
+        result = unireel("generate", PROMPT, "-o", name, "--seed", seed, "-n", count, "--model", untrained)
         assert result.returncode == 0, result.stderr
-        assert result.stdout.startswith(f"{name}  17 frames, ") and result.stdout.endswith(f"seed {seed}\n")
         assert result.stderr == ""
-    one, two, other = (Clip.load(tmp_path / name).frames for name in ("one", "two", "other"))
+        assert [line.split()[-1] for line in result.stdout.splitlines()] == [
+            str(seed + i) for i in range(count)
+        ]
+    one, two, other, same = (
+        Clip.load(tmp_path / name).frames for name in ("one", "two", "other-1", "other-2")
+    )
     assert one.shape == (17, 48, 48, 3)
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
+    assert np.abs(one.astype(int) - same).max() <= 1
 
 
-def test_several_films_continue_the_seeds(unireel, weights, tmp_path):
-    result = unireel("generate", PROMPT, "-o", "star.gif", "-n", 2, "--scale", 4, "--steps", 4, "--seed", 7)
+def test_gif_enlarged(unireel, untrained, tmp_path):
+    result = unireel(
+        "generate", PROMPT, "-o", "a.gif", "--scale", 4, "--frames", 5, "--steps", 1, "--model", untrained
+    )
     assert result.returncode == 0, result.stderr
-    assert [line.split("  ")[0] for line in result.stdout.splitlines()] == ["star-1.gif", "star-2.gif"]
-    assert [line.split()[-1] for line in result.stdout.splitlines()] == ["7", "8"]
-    assert Clip.load(tmp_path / "star-2.gif").frames.shape[1:3] == (192, 192)
+    assert result.stdout == "a.gif  5 frames, 192x192, 8 fps, seed 0\n"
+    assert Clip.load(tmp_path / "a.gif").frames.shape == (5, 192, 192, 3)
 
 
-def test_picture(unireel, weights, tmp_path):
-    result = unireel("generate", "a red star", "-o", "star.png")
+def test_picture_from_a_picture(unireel, untrained, film, tmp_path):
+    film[:1].save(tmp_path / "first.png", scale=2)
+    result = unireel("generate", "a red star", "-o", "a.png", "--image", "first.png", "--model", untrained)
     assert result.returncode == 0, result.stderr
-    assert "a picture, 48x48" in result.stdout
-    assert Clip.load(tmp_path / "star.png").frames.shape == (1, 48, 48, 3)
+    assert result.stdout == "a.png  a picture, 48x48, seed 0\n"
+    assert Clip.load(tmp_path / "a.png").frames.shape == (1, 48, 48, 3)
 
 
 def test_first_frame_is_kept(unireel, weights, film, tmp_path):
     film[:1].save(tmp_path / "first.png")
-    result = unireel("generate", PROMPT, "--image", "first.png", "-o", "film")
+    result = unireel("generate", PROMPT, "--image", "first.png", "-o", "film", "--model", weights)
     assert result.returncode == 0, result.stderr
     made = Clip.load(tmp_path / "film").frames[0].astype(float)
     error = np.mean((made - film.frames[0]) ** 2)
@@ -126,8 +134,8 @@ def test_first_frame_is_kept(unireel, weights, film, tmp_path):
         ([PROMPT, "--device", "tpu9"], "tpu9"),
     ],
 )
-def test_refusals_of_the_model(unireel, weights, tmp_path, words, part):
-    result = unireel("generate", *words, "-o", "a.mp4", "--model", weights)
+def test_refusals_of_the_model(unireel, untrained, tmp_path, words, part):
+    result = unireel("generate", *words, "-o", "a.mp4", "--model", untrained)
     assert result.returncode in (1, 2) and result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("unireel: error: ") and part in line

@@ -2,7 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+
+from unireel.clip import Clip
+from unireel.world.facts import Fact
+from unireel.world.language import parse
 
 QUESTION = "what is the background?"
 
@@ -33,41 +38,47 @@ def test_empty_question(fails, film_file, question):
     assert "question is empty" in fails(2, "ask", film_file, question)
 
 
-def test_ask(unireel, weights, film_file):
-    result = unireel("ask", film_file, QUESTION)
+FIELDS = ["text", "confidence", "reliable", "note", "evidence"]
+
+
+def test_ask(unireel, untrained, film_file):
+    result = unireel("ask", film_file, QUESTION, "--model", untrained)
     assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
-    assert lines[0].strip()
-    assert lines[1].startswith("confidence ") and lines[1].endswith("%")
+    assert result.stderr == ""
+    _, confidence, note = result.stdout.splitlines()
+    assert confidence.startswith("confidence ") and confidence.endswith("%")
+    assert note == "note: the film was resized from 384x384 to 48x48"
 
 
-def test_ask_json(unireel, weights, film_file):
-    result = unireel("ask", film_file, QUESTION, "--json")
+def test_ask_json(unireel, untrained, film_file):
+    result = unireel("ask", film_file, QUESTION, "--json", "--model", untrained)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
-    assert list(answer) == ["model", "film", "question", "text", "confidence", "reliable", "note"]
-    assert answer["question"] == QUESTION and answer["model"] == weights
-    assert 0 <= answer["confidence"] <= 1
-    assert answer["reliable"] is True
+    assert list(answer) == ["model", "film", "question", *FIELDS]
+    assert answer["question"] == QUESTION and answer["model"] == str(untrained)
+    assert 0 <= answer["confidence"] <= 1 and answer["reliable"] is True
+    assert answer["evidence"][8] == {"frame": 8, "time": 1.0}
 
 
-def test_caption_json(unireel, weights, film_file):
-    result = unireel("caption", film_file, "--json")
-    assert result.returncode == 0, result.stderr
-    caption = json.loads(result.stdout)
-    assert list(caption) == ["model", "film", "text", "confidence", "reliable", "note"]
-    assert caption["text"].strip() and 0 <= caption["confidence"] <= 1
-
-
-def test_a_film_outside_the_world_is_called_unreliable(unireel, weights, tmp_path):
-    import numpy as np
-
-    from unireel.clip import Clip
-
+def test_a_film_outside_the_world_is_called_unreliable(unireel, untrained, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (17, 48, 48, 3), dtype=np.uint8)
     Clip(noise, 8).save(tmp_path / "noise")
-    result = unireel("caption", "noise", "--json")
+    result = unireel("caption", "noise", "--json", "--model", untrained)
     assert result.returncode == 0, result.stderr
     caption = json.loads(result.stdout)
+    assert list(caption) == ["model", "film", *FIELDS]
     assert caption["reliable"] is False
-    assert caption["note"] and "\n" not in caption["note"]
+    assert "outside the World" in caption["note"] and "\n" not in caption["note"]
+
+
+def test_unknown_words_are_named(fails, untrained, film_file):
+    assert "'dinosaur'" in fails(1, "ask", film_file, "where is the dinosaur?", "--model", untrained)
+
+
+def test_a_known_film_is_described(unireel, weights, scene, film_file):
+    """The packaged model says of a film of the World what the film shows: at least its background."""
+    result = unireel("caption", film_file, "--model", weights)
+    assert result.returncode == 0, result.stderr
+    caption, confidence, _ = result.stdout.splitlines()
+    assert Fact("background", value=scene.background) in parse(caption)
+    assert confidence.startswith("confidence ")

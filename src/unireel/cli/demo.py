@@ -133,8 +133,9 @@ def chapter_of(model: Any, index: int, request: Request, clip: Clip, seconds: fl
     seen = observe(clip)
     read = seen_scene(seen, len(clip), model.size)
     exchanges = []
-    for question in questions_about(read or request.scene, QUESTIONS, SEED + index):
-        answer = model.ask(clip, question.text)
+    questions = questions_about(read or request.scene, QUESTIONS, SEED + index)
+    answers = model.ask_many([(clip, question.text) for question in questions])
+    for question, answer in zip(questions, answers, strict=True):
         verdict = judge_answer(question, answer.text, from_film=read is not None)
         exchanges.append(Exchange(question.text, answer.text, answer.confidence, answer.note, verdict))
     caption = model.caption(clip)

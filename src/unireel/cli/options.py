@@ -94,10 +94,22 @@ def check_writable(path: Path) -> None:
 
 def load_model(args: argparse.Namespace) -> Any:
     """The pipeline that ``--model`` and ``--device`` ask for."""
-    from unireel.hub import load
+    from unireel.hub import find_model, load
 
+    folder = find_model(args.model)
     with progress_bar(f"loading {args.model}"):
-        return load(args.model, device=args.device)
+        quieten_libraries()
+        return load(folder, device=args.device)
+
+
+def quieten_libraries() -> None:
+    """Keep the libraries' own progress bars and advice off the terminal; their errors still come through."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def load_film(path: Path) -> "Clip":
@@ -131,12 +143,14 @@ def print_statement(statement: Any, as_json: bool, **context: str) -> None:
     """Print an answer or a caption: its text, its confidence, and why not to rely on it.
 
     Args:
-        statement: has ``text``, ``confidence`` (0 to 1), ``reliable`` and ``note`` (None or one line).
+        statement: has ``text``, ``confidence`` (0 to 1), ``reliable``, ``note`` (None or one line) and
+            ``evidence`` (the frames looked at, with their times in seconds).
         as_json: print one JSON object, ``context`` first, instead of text.
         context: what the statement is about.
     """
     if as_json:
         fields = {name: getattr(statement, name) for name in ("text", "confidence", "reliable", "note")}
+        fields["evidence"] = [vars(each) for each in statement.evidence]
         print(json.dumps(context | fields, ensure_ascii=False))
         return
     print(statement.text)

@@ -1,5 +1,6 @@
 """Small real stages that the trainer's tests train."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ class RegressionConfig:
     batch_size: int = 8
     width: int = 16
     noise: float = 0.1
+    pause: float = 0.0
+    dropout: float = 0.1
 
 
 class Network(nn.Module):
@@ -24,11 +27,11 @@ class Network(nn.Module):
 
     _no_split_modules = ("Block",)
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.embedding = nn.Embedding(5, width)
         self.conv = nn.Conv1d(1, width, 3, padding=1)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(2))
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(2))
         self.head = nn.Linear(width, 1)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
@@ -39,21 +42,24 @@ class Network(nn.Module):
         hidden = self.conv(x[:, None]).mean(-1) + self.embedding(label)
         for block in self.blocks:
             hidden = block(hidden)
-        return self.head(hidden)[:, 0]
+        return self.head(hidden).sum(-1)
 
 
 class Block(nn.Module):
     """Residual two-layer block with dropout, which draws from torch's global generator."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, 2 * width)
         self.down = nn.Linear(2 * width, width)
+        self.dropout = dropout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, D) -> (B, D)."""
-        return x + self.down(nn.functional.dropout(torch.relu(self.up(self.norm(x))), 0.1, self.training))
+        return x + self.down(
+            nn.functional.dropout(torch.relu(self.up(self.norm(x))), self.dropout, self.training)
+        )
 
 
 class RegressionStage(Stage):
@@ -63,7 +69,7 @@ class RegressionStage(Stage):
 
     def __init__(self, config: RegressionConfig) -> None:
         super().__init__(config)
-        self.module = Network(config.width)
+        self.module = Network(config.width, config.dropout)
         self.samples_per_batch = config.batch_size
 
     def batch(self, index: int) -> dict[str, torch.Tensor]:
@@ -80,6 +86,7 @@ class RegressionStage(Stage):
 
     def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """Mean squared error of noisy inputs."""
+        time.sleep(self.config.pause)
         noise = torch.randn_like(batch["x"]) * self.config.noise * float(np.random.uniform(0.5, 1.5))  # noqa: NPY002 - global, as a stage may
         difference = self.module(batch["x"] + noise, batch["label"]) - batch["y"].to(batch["x"].dtype)
         return difference.square().mean(), {"absolute": difference.abs().mean()}

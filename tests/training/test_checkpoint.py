@@ -49,6 +49,13 @@ def test_round_trip_and_keep_last(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000010", "step-00000200"]
 
 
+def test_a_later_checkpoint_does_not_outlive_a_new_one(tmp_path):
+    checkpoints.save(tmp_path, _content(4), 1)
+    _truncate(checkpoints.save(tmp_path, _content(8), 2) / "model.safetensors")
+    checkpoints.save(tmp_path, _content(5), 1)
+    assert [step for step, _ in checkpoints.found(tmp_path)] == [5]
+
+
 def test_no_folder_is_no_checkpoint(tmp_path):
     assert checkpoints.newest(tmp_path / "none") is None
 

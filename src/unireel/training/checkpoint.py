@@ -73,7 +73,9 @@ def save(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
             _remove(final)
         aside.rename(final)
         _flush(folder)
-        for _, old in found(folder)[:-keep_last]:
+        # A later step can only be a damaged one that this run was resumed from before.
+        kept = [path for step, path in found(folder) if step <= checkpoint.step][-keep_last:]
+        for old in (path for _, path in found(folder) if path not in kept):
             _remove(old)
     except OSError as error:
         raise UserError(f"cannot write the checkpoint '{final}': {error.strerror or error}") from error

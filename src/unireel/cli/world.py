@@ -61,7 +61,7 @@ def run_preview(args: argparse.Namespace) -> None:
         films.append(render(scene))
         prompts.append(prompt_for(scene, args.seed, category).text)
     title = f"The World, {args.split} split"
-    contact_sheet(films, prompts, title=title, tile=96).save(args.output, format="PNG")
+    contact_sheet(films, prompts, title=title).save(args.output, format="PNG")
     print(f"{args.output}: {args.rows} films with their prompts")
 
 

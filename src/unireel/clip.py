@@ -178,13 +178,17 @@ class Clip:
         """
         _check_choice("layout", layout, tuple(_TO_FHWC))
         _check_choice("value_range", value_range, ("0..1", "-1..1"))
-        if not isinstance(tensor, np.ndarray):
-            tensor = tensor.detach().float().cpu().numpy()
-        if tensor.ndim != 4 or not np.issubdtype(tensor.dtype, np.floating):
+        floating = (
+            np.issubdtype(tensor.dtype, np.floating)
+            if isinstance(tensor, np.ndarray)
+            else tensor.is_floating_point()
+        )
+        if tensor.ndim != 4 or not floating:
             raise UserError(
                 f"a clip needs a float tensor of axes {layout}, not {tensor.dtype} {tuple(tensor.shape)}"
             )
-        values = tensor.transpose(_TO_FHWC[layout]).astype(np.float32)
+        array = tensor if isinstance(tensor, np.ndarray) else tensor.detach().float().cpu().numpy()
+        values = array.transpose(_TO_FHWC[layout]).astype(np.float32)
         if not np.isfinite(values).all():
             raise UserError("a clip cannot be made of values that are not finite (nan or infinity)")
         unit = values if value_range == "0..1" else values / 2 + 0.5

@@ -14,7 +14,9 @@ WriteNumbered = Callable[..., Path]
 def write_numbered(tmp_path: Path) -> WriteNumbered:
     """Function ``(name, stamps, **settings)`` that writes a film of numbered frames shown at ``stamps``."""
 
-    def write(name: str, stamps: Sequence[float], *, size: tuple[int, int] = (48, 64), **settings: Any) -> Path:
+    def write(
+        name: str, stamps: Sequence[float], *, size: tuple[int, int] = (48, 64), **settings: Any
+    ) -> Path:
         frames = [numbered(number, *size) for number in range(len(stamps))]
         return write_film(tmp_path / name, frames, stamps, **settings)
 

@@ -1,4 +1,4 @@
-"""Films made on the spot: every frame tells its own number, so that a test can see which frames it was given."""
+"""Films made on the spot: every frame tells its number, so that a test sees which frames it was given."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,7 +14,7 @@ BITS = 8
 
 
 def numbered(number: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """A picture that carries ``number`` as 8 bars, light for 1 and dark for 0; uint8 ``(height, width, 3)``."""
+    """A picture that carries ``number`` as 8 bars, light for 1, dark for 0; uint8 ``(height, width, 3)``."""
     picture = np.full((height, width, 3), 40, dtype=np.uint8)
     bar = width // BITS
     for bit in range(BITS):
@@ -47,9 +47,11 @@ def write_film(
     tick: Fraction = TICK,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write frames to be shown at ``stamps`` seconds, the last for ``last`` seconds; codec settings as named."""
+    """Write frames to be shown at ``stamps`` seconds, the last for ``last`` seconds; settings as named."""
     with av.open(str(path), "w", options=container_options or {}) as container:
-        stream: Any = container.add_stream(codec, rate=Fraction(25), options=options or {})
+        stream: Any = container.add_stream(
+            codec, rate=Fraction(25), options={"threads": "1"} | (options or {})
+        )
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = tick

@@ -76,7 +76,7 @@ def test_a_part_of_a_film(write_numbered: WriteNumbered) -> None:
     assert numbers(read(path, start=1.0, fps=4)[0]) == [24, 30, 36, 42]
     assert numbers(read(path, start=1.99)[0]) == [47]
     assert numbers(read(path, end=99.0)[0]) == list(range(48))
-    with pytest.raises(UserError, match="behind its end at 2.00 s"):
+    with pytest.raises(UserError, match=r"behind its end at 2\.00 s"):
         read(path, start=2.5)
 
 
@@ -107,7 +107,7 @@ def test_time_starts_with_the_first_frame(write_numbered: WriteNumbered) -> None
 
 
 def test_jumping_gives_the_same_frames_as_decoding_all(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (240, 32, 32, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (240, 16, 16, 3), dtype=np.uint8)
     path = write_film(tmp_path / "film.mp4", list(noise), ticks(240, 24), options={"g": "24", "bf": "3"})
     everything, _ = read(path)
     for count in (1, 3, 5, 11):
@@ -117,9 +117,7 @@ def test_jumping_gives_the_same_frames_as_decoding_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 @pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True)])
-def test_turned_and_mirrored_films_come_upright(
-    tmp_path: Path, turn: int, flips: tuple[bool, bool]
-) -> None:
+def test_turned_and_mirrored_films_come_upright(tmp_path: Path, turn: int, flips: tuple[bool, bool]) -> None:
     stored = numbered(0b10110001, 48, 64)
     stored[:16] = 120
     path = write_film(tmp_path / "film.mov", [stored] * 3, ticks(3, 8), rotation=turn, flips=flips)
@@ -141,9 +139,7 @@ def test_an_odd_angle_is_refused_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("aspect", "size"), [(Fraction(2), (48, 128)), (Fraction(1, 2), (96, 64)), (Fraction(16, 15), (48, 68))]
 )
-def test_pixels_become_square(
-    write_numbered: WriteNumbered, aspect: Fraction, size: tuple[int, int]
-) -> None:
+def test_pixels_become_square(write_numbered: WriteNumbered, aspect: Fraction, size: tuple[int, int]) -> None:
     frames, _ = read(write_numbered("film.mp4", ticks(4, 8), aspect=aspect))
     assert frames.shape[1:3] == size
     assert numbers(frames) == [0, 1, 2, 3]
@@ -165,7 +161,7 @@ def test_odd_sizes(tmp_path: Path, height: int, width: int) -> None:
 
 
 def closed_form_rgb(path: Path, red: float, blue: float) -> np.ndarray:
-    """YUV to RGB of the first frame by the formula of the standards, chroma in its place (left, between the lines)."""
+    """YUV to RGB of the first frame by the standards' formula; chroma sits left and between the lines."""
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         height, width = frame.height, frame.width
@@ -251,7 +247,9 @@ def test_transparent_gifs_and_gifs_of_other_programs(tmp_path: Path) -> None:
         rgba = np.zeros((16, 16, 4), dtype=np.uint8)
         rgba[:, : 3 * number + 2] = (10, 20, 230, 255)
         pictures.append(Image.fromarray(rgba))
-    pictures[0].save(tmp_path / "film.gif", save_all=True, append_images=pictures[1:], duration=120, disposal=2)
+    pictures[0].save(
+        tmp_path / "film.gif", save_all=True, append_images=pictures[1:], duration=120, disposal=2
+    )
     frames, rate = read(tmp_path / "film.gif")
     assert rate == pytest.approx(1 / 0.12, rel=1e-3)
     for number, frame in enumerate(frames):

@@ -108,20 +108,20 @@ def test_stamps_that_stand_still_are_refused(tmp_path: Path) -> None:
         picture.pts = 0
         packet = next(p for p in [*stream.encode(picture), *stream.encode(None)])
         data = bytes(packet)
-        for number in range(12_000):
+        for number in range(1500):
             copy = av.Packet(data)
             copy.stream, copy.time_base = stream, packet.time_base
-            copy.pts = copy.dts = number // 6000
+            copy.pts = copy.dts = number // 750
             copy.is_keyframe = True
             container.mux(copy)
-    frames, _ = read(path)
-    assert len(frames) <= 2
+    with pytest.raises(UserError, match="more than 1000 frames a second"):
+        read(path)
 
 
 def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
-    frame = numbered(5, 240, 320)
+    frame = numbered(5, 120, 160)
     path = write_film(
-        tmp_path / "long.mp4", [frame] * 600, [n / 24 for n in range(600)], options={"preset": "ultrafast"}
+        tmp_path / "long.mp4", [frame] * 300, [n / 24 for n in range(300)], options={"preset": "ultrafast"}
     )
     tracemalloc.start()
     few, _ = read(path, num_frames=4)
@@ -153,6 +153,6 @@ def test_a_folder_has_limits_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(Limits.__dataclass_fields__))
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
-def test_a_limit_is_above_zero(name: str, value: float) -> None:
+def test_a_limit_is_above_zero(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=name):
         Limits(**{name: value})

@@ -98,7 +98,14 @@ def test_one_frame_has_no_rate() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"fps": 8.0, "num_frames": 3}, {"fps": 0.0}, {"fps": float("nan")}, {"fps": float("inf")}, {"num_frames": 0}],
+    [
+        {},
+        {"fps": 8.0, "num_frames": 3},
+        {"fps": 0.0},
+        {"fps": float("nan")},
+        {"fps": float("inf")},
+        {"num_frames": 0},
+    ],
 )
 def test_what_makes_no_sense_is_refused(arguments: dict) -> None:
     with pytest.raises(UsageError):

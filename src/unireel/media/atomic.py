@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,16 +31,32 @@ def replacing_file(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder does not exist, is not writable or is full, or ``path`` is a folder.
     """
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder; name a file")
     temporary = _temporary_beside(path)
     try:
+        if stat.S_ISDIR(_mode(path)):
+            raise UserError(f"cannot write {path}: it is a folder; name a file")
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
         raise _explain(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _mode(path: Path) -> int:
+    """Kind of what is at ``path`` as the system reports it; 0 if there is nothing."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return 0
+
+
+def _check_replaceable(path: Path, marker: str) -> None:
+    mode = _mode(path)
+    if mode and not stat.S_ISDIR(mode):
+        raise UserError(f"cannot write {path}: it is a file; name a new folder")
+    if mode and any(path.iterdir()) and not (path / marker).is_file():
+        raise UserError(f"cannot write {path}: the folder holds other files; name a new or an empty folder")
 
 
 @contextlib.contextmanager
@@ -53,19 +70,13 @@ def replacing_folder(path: Path, marker: str) -> Iterator[Path]:
     Raises:
         UserError: ``path`` is a file or a folder with other contents, or nothing can be written there.
     """
-    if path.exists():
-        if not path.is_dir():
-            raise UserError(f"cannot write {path}: it is a file; name a new folder")
-        if any(path.iterdir()) and not (path / marker).is_file():
-            raise UserError(
-                f"cannot write {path}: the folder holds other files; name a new or an empty folder"
-            )
     temporary = _temporary_beside(path)
     retired: Path | None = None
     try:
+        _check_replaceable(path, marker)
         temporary.mkdir()
         yield temporary
-        if path.exists():
+        if _mode(path):
             retired = _temporary_beside(path)
             os.rename(path, retired)
         os.rename(temporary, path)

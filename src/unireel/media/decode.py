@@ -20,8 +20,8 @@ from unireel.media.keeper import Keeper
 from unireel.media.limits import DEFAULT_LIMITS, Limits
 from unireel.media.resize import Fit
 from unireel.media.sampling import TOLERANCE, constant_rate, frames_on_display, sample_times, typical_step
-from unireel.media.timeline import Timeline, by_decoding, from_packets, open_video, whole_frames
-from unireel.media.upright import display_matrix, shown_size, to_picture, true_size
+from unireel.media.timeline import Timeline, by_decoding, check_source, from_packets, open_video, whole_frames
+from unireel.media.upright import SMALL, display_matrix, shown_size, to_picture, true_size
 
 OnDamage = Literal["warn", "error"]
 """What to do with a damaged or truncated film: give the readable part and warn, or refuse it."""
@@ -102,9 +102,9 @@ def read(
     if on_damage not in ("warn", "error"):
         raise UsageError(f"on_damage={on_damage!r}: choose 'warn' or 'error'")
     request = Request(fps, num_frames, start, end, size, fit)
-    if path.is_dir():
+    if check_source(path, limits):
         return _read_folder(path, request, limits)
-    if path.is_file() and stills.is_still(path):
+    if stills.is_still(path):
         return _read_pictures([path], fps or STILL_FPS, str(path), request, limits)
     return _read_film(path, request, limits, on_damage)
 
@@ -138,16 +138,26 @@ def _select(timeline: Timeline, request: Request, limits: Limits, name: str) -> 
         raise UserError(f"{name}: start={request.start:g} s is behind its end at {timeline.duration:.2f} s")
     fps, stamps = request.fps, timeline.stamps
     if fps is None and request.num_frames is None:
-        rate = 1 / timeline.duration if len(stamps) == 1 else constant_rate(stamps, timeline.rates)
+        rate = None if timeline.damage else constant_rate(stamps, timeline.rates)
+        if len(stamps) == 1:
+            rate = 1 / timeline.duration
         if rate is not None:
             return _frames_between(stamps, request.start, request.end, TOLERANCE / rate), rate
-        # Gaps where frames were lost must not lower the rate of the rest.
-        fps = 1 / typical_step(stamps) if timeline.damage else len(stamps) / timeline.duration
+        fps = _rate_despite_gaps(timeline) if timeline.damage else len(stamps) / timeline.duration
     limits.check_frames(name, request.num_frames or round((end - request.start) * (fps or 0)), 1, 1)
     times, rate = sample_times(
         end - request.start, fps=fps, num_frames=request.num_frames, start=request.start
     )
     return frames_on_display(stamps, times).tolist(), rate
+
+
+def _rate_despite_gaps(timeline: Timeline) -> float:
+    """The rate at which a film ticked before some of its frames were lost."""
+    for rate in timeline.rates:
+        places = timeline.stamps * rate
+        if np.abs(places - np.rint(places)).max() <= TOLERANCE:
+            return rate
+    return 1 / typical_step(timeline.stamps)
 
 
 def _frames_between(stamps: np.ndarray, start: float, end: float | None, late: float) -> list[int]:
@@ -228,8 +238,10 @@ def _by_stamp(
     Raises:
         _Unexpected: a promised frame is not there or is not whole.
     """
-    film.thread_type = "AUTO"
-    film.codec_context.thread_count = min(8, os.cpu_count() or 1)
+    # Small pictures decode faster than threads start; more than eight threads only hold more memory.
+    small = film.codec_context.height * film.codec_context.width < SMALL
+    film.thread_type = "SLICE" if small else "AUTO"
+    film.codec_context.thread_count = 1 if small else min(8, os.cpu_count() or 1)
     frames = container.decode(film)
     reached = -1
     for index in wanted:

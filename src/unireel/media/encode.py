@@ -20,7 +20,7 @@ from PIL import Image
 
 from unireel.errors import UserError
 from unireel.media.atomic import replacing_file, replacing_folder
-from unireel.media.upright import CONVERSION, size_tag
+from unireel.media.upright import CONVERSION, SMALL, size_tag
 
 FOLDER_INDEX = "clip.json"
 """Name of the file that gives a folder of PNGs its frame rate."""
@@ -85,6 +85,8 @@ def write_video(
                 stream.height, stream.width = _stored_size(height, width, suffix)
                 stream.pix_fmt = "yuv420p"
                 context = stream.codec_context
+                if height * width < SMALL:
+                    context.thread_count = 1
                 context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
                 context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
                 for picture in _yuv_pictures(frames, scale, stream.height, stream.width):
@@ -146,8 +148,9 @@ def write_gif(frames: np.ndarray, fps: float, path: Path, *, scale: int = 1) -> 
                     pair: Any = (np.ascontiguousarray(large), palette)  # PyAV's way to give pal8
                     picture = av.VideoFrame.from_ndarray(pair, format="pal8")
                     picture.pts = round(index * 100 / fps)
-                    picture.duration = round((index + 1) * 100 / fps) - picture.pts
-                    container.mux(stream.encode(picture))
+                    for packet in stream.encode(picture):
+                        packet.duration = round((index + 1) * 100 / fps) - round(index * 100 / fps)
+                        container.mux(packet)
                 container.mux(stream.encode(None))
         except av.error.FFmpegError as error:
             raise UserError(f"cannot write {path}: the encoder answers: {error.strerror}") from error

@@ -14,17 +14,20 @@ stand over (centred), ``pad`` shows everything between black bars."""
 _FITS = ("stretch", "crop", "pad")
 
 
-def _scaled(
-    image: Image.Image, width: int, height: int, box: tuple[float, float, float, float]
-) -> Image.Image:
-    """Scale the part ``box`` of ``image`` to ``width x height``.
+def _scaled(frame: np.ndarray, height: int, width: int, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Scale the part ``box`` (left, top, right, bottom) of ``frame`` to ``(height, width, 3)``.
 
-    A reduction by whole factors averages whole blocks, so that a film saved with ``scale=k`` comes back
+    A reduction by whole factors is the mean of whole blocks, so that a film saved with ``scale=k`` comes back
     exactly; everything else is bicubic, which Pillow widens on reduction so that nothing aliases.
     """
-    across, down = (box[2] - box[0]) / width, (box[3] - box[1]) / height
-    whole = across >= 1 and down >= 1 and across.is_integer() and down.is_integer()
-    return image.resize((width, height), Image.Resampling.BOX if whole else Image.Resampling.BICUBIC, box=box)
+    left, top, right, bottom = box
+    across, down = (right - left) / width, (bottom - top) / height
+    if all(value.is_integer() for value in (*box, across, down)):
+        part = frame[int(top) : int(bottom), int(left) : int(right)].astype(np.uint32)
+        blocks = part.reshape(height, int(down), width, int(across), 3).sum(axis=(1, 3))
+        count = int(down * across)
+        return ((2 * blocks + count) // (2 * count)).astype(np.uint8)
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
 def resize_frame(frame: np.ndarray, height: int, width: int, fit: Fit = "stretch") -> np.ndarray:
@@ -40,19 +43,21 @@ def resize_frame(frame: np.ndarray, height: int, width: int, fit: Fit = "stretch
     old_height, old_width = frame.shape[:2]
     if (old_height, old_width) == (height, width):
         return frame
-    image = Image.fromarray(frame)
     whole = (0.0, 0.0, float(old_width), float(old_height))
     if fit == "stretch":
-        return np.asarray(_scaled(image, width, height, whole))
+        return _scaled(frame, height, width, whole)
     if fit == "crop":
         ratio = min(old_width / width, old_height / height)
-        margin_x, margin_y = (old_width - width * ratio) / 2, (old_height - height * ratio) / 2
+        margin_x, margin_y = (
+            max(0.0, old_width - width * ratio) / 2,
+            max(0.0, old_height - height * ratio) / 2,
+        )
         box = (margin_x, margin_y, old_width - margin_x, old_height - margin_y)
-        return np.asarray(_scaled(image, width, height, box))
+        return _scaled(frame, height, width, box)
     ratio = min(width / old_width, height / old_height)
     inner_width, inner_height = max(1, round(old_width * ratio)), max(1, round(old_height * ratio))
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    inner = np.asarray(_scaled(image, inner_width, inner_height, whole))
+    inner = _scaled(frame, inner_height, inner_width, whole)
     canvas[top : top + inner_height, left : left + inner_width] = inner
     return canvas

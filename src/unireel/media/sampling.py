@@ -73,8 +73,8 @@ def constant_rate(stamps: np.ndarray, candidates: Iterable[float] = ()) -> float
     """The rate at which ``stamps`` tick, or ``None`` if they do not tick evenly.
 
     A rate fits when every stamp lies within :data:`TOLERANCE` of a step of its place on the even grid. Of
-    ``candidates`` (what the header claims), the measured mean rounded to a whole number, and the mean itself, the
-    first is taken that fits about as well as the best: headers may count a last frame of another length.
+    ``candidates`` (what the header claims), the measured mean rounded to a whole number, and the mean itself,
+    the first is taken that fits about as well as the best: headers may count a last frame of another length.
 
     Args:
         stamps: rising time stamps, seconds, float64 ``(F,)``, F at least 2.

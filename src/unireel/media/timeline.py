@@ -8,6 +8,7 @@ count is never taken on trust.
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,9 +31,6 @@ _DEMUXERS = (
 )
 
 CUT_OFF = "it is cut off"
-
-_REORDERING = 2.0
-"""Seconds by which packets may come out of order of display."""
 
 MAX_RATE = 1000
 """No film shows more frames a second; a file that claims more is made to exhaust its reader."""
@@ -62,13 +60,11 @@ class Timeline:
 
 
 def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]:
-    """Open a file and choose its film; the caller closes the container.
+    """Open a file (see :func:`check_source`) and choose its film; the caller closes the container.
 
     Raises:
-        UserError: the file is missing, empty, not a video, without a film, or its pictures are above the
-            limits.
+        UserError: it is not a video, holds no film or one of an unknown codec, or is above the limits.
     """
-    _check_file(path, limits)
     name = str(path)
     # Absolute, so that no part of the name can be taken for a protocol.
     options = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
@@ -83,6 +79,8 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
         if film is None:
             raise UserError(f"{name}: it holds no video")
         context = film.codec_context
+        if context is None:
+            raise UserError(f"{name}: no decoder for the kind of video in it")
         limits.check_picture(name, context.height, context.width)
         # The decoder itself refuses a picture that grows later; twice, as it counts its blocks' padding.
         context.options = {"max_pixels": str(2 * limits.max_pixels + 2**16)}
@@ -101,18 +99,25 @@ def _best_film(container: InputContainer) -> VideoStream | None:
     )
 
 
-def _check_file(path: Path, limits: Limits) -> None:
+def check_source(path: Path, limits: Limits) -> bool:
+    """Whether ``path`` is a folder rather than a file; a file must be readable, not empty, within limits.
+
+    Raises:
+        UserError: it is neither, or is not there, or cannot be read.
+    """
     try:
-        if not path.exists():
-            raise UserError(f"{path}: there is no such file")
-        if not path.is_file():
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            return True
+        if not stat.S_ISREG(found.st_mode):
             raise UserError(f"{path}: not a file")
-        size = path.stat().st_size
-        if size == 0:
+        if found.st_size == 0:
             raise UserError(f"{path}: the file is empty")
-        limits.check_file(str(path), size)
+        limits.check_file(str(path), found.st_size)
         with path.open("rb"):
-            pass
+            return False
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{path}: there is no such file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -142,7 +147,9 @@ def from_packets(path: Path, limits: Limits, until: float | None) -> Timeline | 
         stamps = (np.array(keys, dtype=np.float64) - keys[0]) * base
         duration = float(stamps[-1]) + _last_duration(scan.durations[keys[-1]] * base, stamps, rates)
         damage = scan.damage
-        if not damage and not scan.stopped:
+        if scan.stopped and until is not None:
+            duration = max(duration, until)
+        elif not damage:
             damage = _shortfall(container, film, duration, scan.end, typical_step(stamps))
         return Timeline(
             stamps=stamps,
@@ -165,6 +172,8 @@ class _Scan:
     durations: dict[int, int] = field(default_factory=dict)
     """Duration of each frame by its pts, both in the stream's time base; 0 where the file does not say."""
     keyframes: set[int] = field(default_factory=set)
+    packets: int = 0
+    """Packets of the film so far, also those that share a time stamp."""
     end: float = 0.0
     """Seconds at which the last packet of any stream ends."""
     damage: str = ""
@@ -197,20 +206,23 @@ def _scan(
             scan.damage = CUT_OFF
             continue
         first = packet.pts if first is None else first
+        scan.packets += 1
         scan.durations[packet.pts] = packet.duration or 0
         if packet.is_keyframe:
             scan.keyframes.add(packet.pts)
         elapsed = float((packet.pts - first) * film.time_base)
-        check_pace(name, len(scan.durations), elapsed, limits)
-        if until is not None and elapsed > until + _REORDERING:
+        check_pace(name, scan.packets, elapsed, limits)
+        limits.check_duration(name, elapsed if until is None else min(elapsed, until))
+        # Packets come in order of decoding: what is shown earlier than this one is decoded has all been seen.
+        if until is not None and packet.dts is not None and (packet.dts - first) * film.time_base > until:
             scan.stopped = True
+            scan.durations = {pts: lasts for pts, lasts in scan.durations.items() if pts <= packet.dts}
             return scan
-        limits.check_duration(name, elapsed)
 
 
 def check_pace(name: str, count: int, elapsed: float, limits: Limits) -> None:
     """Refuse a film with more frames than any true one: its time stamps stand still to exhaust the reader."""
-    if count > MAX_RATE * (min(max(elapsed, 0.0), limits.max_duration) + 10):
+    if count > MAX_RATE * (min(max(elapsed, 0.0), limits.max_duration) + 1):
         raise UserError(
             f"{name}: more than {MAX_RATE} frames a second, {count:,} in {elapsed:.2f} s; not a true film"
         )
@@ -246,6 +258,7 @@ def whole_frames(
     After an error nothing is yielded until the next keyframe, since what lies between refers to pictures that
     are not there. Errors are yielded too, as frame ``None`` with the number and time of the last whole frame.
     """
+    film.codec_context.thread_count = 1
     film.thread_type = "SLICE"  # frame threads report errors late, and then other frames get lost at each run
     rates = header_rates(film)
     base = float(film.time_base or 0)
@@ -304,20 +317,19 @@ def by_decoding(path: Path, limits: Limits, promised: Timeline | None, until: fl
             if frame is None:
                 lost = True
                 continue
-            if until is not None and moment > until + _REORDERING:
+            if until is not None and moment > until:
                 break
             limits.check_duration(name, moment)
             stamps.append(moment)
-        rates = header_rates(film)
+        rates, expected = header_rates(film), film.frames
     if not stamps:
         raise UserError(f"{name}: it is damaged, no picture in it can be read")
     seconds = np.array(stamps, dtype=np.float64)
-    damage = ""
-    if lost:
-        whole = f" of {len(promised.keys)}" if promised is not None else ""
-        damage = f"{len(stamps)}{whole} frames can be read, up to {stamps[-1]:.2f} s"
-    elif promised is not None and promised.damage:
-        damage = f"{promised.damage}; {len(stamps)} frames can be read, up to {stamps[-1]:.2f} s"
+    expected = max(expected, len(promised.keys) if promised is not None else 0)
+    damage = promised.damage if promised is not None else ""
+    if lost or damage:
+        share = f"{len(stamps)} of {expected}" if expected > len(stamps) else f"{len(stamps)}"
+        damage = f"{damage}{'; ' if damage else ''}{share} frames can be read, up to {stamps[-1]:.2f} s"
     return Timeline(
         stamps=seconds,
         keys=tuple(range(len(stamps))),

@@ -19,6 +19,9 @@ CONVERSION = (
     | Interpolation.FULL_CHR_H_INP
 )
 
+SMALL = 256 * 256
+"""Pixels of a picture below which one thread codes faster than several."""
+
 Matrix = tuple[int, int, int, int]
 """(a, b, c, d) with shown x = a x + c y and shown y = b x + d y, each of them -1, 0 or 1."""
 

@@ -1,0 +1,223 @@
+"""``unireel evaluate``: measure a model, with confidence intervals and a page that shows successes and failures."""
+
+import argparse
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unireel.cli.options import add_model_options, check_writable, load_model, real_number, whole_number
+from unireel.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from unireel.evaluation.worldbench import Ledger, Plan, Result
+    from unireel.evaluation.worldbench.task import Model
+
+SPLITS = ("test", "compositional")
+MOST_ITEMS = 1_000_000
+DEFAULT_FOLDER = Path("worldbench")
+SCORES, REPORT = "scores.json", "report.html"
+
+EPILOG = """examples:
+  unireel evaluate worldbench --n 500 --split compositional
+  unireel evaluate worldbench --categories qa,caption --n 200 --json scores.json
+  unireel evaluate worldbench --categories motion,qa/direction --json -
+  unireel evaluate worldbench --model world:oracle      (the renderer itself: proves the benchmark)
+
+A run that was stopped goes on where it was when it is started again with the same arguments; a larger --n or
+more --categories add to it.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a model, with confidence intervals",
+        description="Measure a model, with confidence intervals.",
+    )
+    benchmarks = parser.add_subparsers(
+        dest="benchmark", metavar="BENCHMARK", title="benchmarks", required=True
+    )
+    bench = benchmarks.add_parser(
+        "worldbench",
+        help="films, first frames, answers and captions against the World's exact ground truth",
+        description="Judge films, first frames, answers and captions against the World's exact ground truth.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_options(bench)
+    bench.add_argument(
+        "--categories",
+        metavar="NAMES",
+        help="what to measure, separated by commas: t2v, i2v, qa, caption, a category such as motion, or a "
+        "type of question such as qa/direction (default: everything)",
+    )
+    bench.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: %(default)s")
+    bench.add_argument(
+        "--n",
+        type=whole_number(1, MOST_ITEMS),
+        default=100,
+        metavar="N",
+        help="items per figure (default: 100)",
+    )
+    bench.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, metavar="S", help="default: 0")
+    bench.add_argument("--steps", type=whole_number(1, 1000), metavar="K", help="sampling steps")
+    bench.add_argument("--guidance", type=real_number(0, 100), metavar="G", help="guidance scale")
+    bench.add_argument(
+        "--batch", type=whole_number(1, 1024), default=16, metavar="B", help="films at once (default: 16)"
+    )
+    bench.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="records, scores and report (default: worldbench/MODEL-SPLIT-SEED)",
+    )
+    bench.add_argument(
+        "--json", metavar="FILE", help="also write the scores to FILE; '-' prints nothing else"
+    )
+    bench.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check the request, measure what is missing, print the scores and write the report."""
+    from unireel.evaluation.worldbench import all_tasks, chosen_parts
+
+    tasks = all_tasks()
+    names = [task.name for task in tasks] if args.categories is None else args.categories.split(",")
+    parts = tuple(chosen_parts(names, tasks))
+    folder = prepared_folder(args)
+    if args.json not in (None, "-"):
+        check_file(Path(args.json))
+    model, plan, ledger = opened(args, parts, folder)
+    result = measured(args.model, model, plan, ledger)
+    finish(args, result, plan, ledger)
+
+
+def prepared_folder(args: argparse.Namespace) -> Path:
+    """The folder to write, whose parent exists.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    if args.out is None:
+        name = re.sub(r"[^A-Za-z0-9]+", "-", args.model).strip("-")
+        try:
+            DEFAULT_FOLDER.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {DEFAULT_FOLDER}: {error.strerror}; name a folder with --out"
+            ) from None
+        return DEFAULT_FOLDER / f"{name}-{args.split}-{args.seed}"
+    if args.out.is_file():
+        raise UserError(f"cannot write {args.out}: it is a file; name a new folder")
+    if not args.out.is_dir():
+        check_writable(args.out.parent / "new")
+    return args.out
+
+
+def check_file(path: Path) -> None:
+    """Like :func:`check_writable`, also for names without a suffix."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file")
+    check_writable(path.with_suffix(path.suffix or ".json"))
+
+
+def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model, Plan, Ledger]":
+    """The model, what it is to do, and the ledger of what it has done."""
+    from unireel.evaluation.fingerprint import fingerprint
+    from unireel.evaluation.worldbench import Ledger, Plan, Setting
+    from unireel.evaluation.worldbench.reference import NAMES, SIZE, Reference
+    from unireel.hub import find_model
+    from unireel.world.scene import RADII
+
+    def plan_of(size: int) -> Plan:
+        setting = Setting(args.split, args.seed, size, args.steps, args.guidance, args.batch)
+        return Plan(parts, args.n, setting)
+
+    identity = {name: getattr(args, name) for name in ("model", "split", "seed", "steps", "guidance")}
+    if args.model.startswith("world:"):
+        if args.model not in NAMES:
+            raise UsageError(
+                f"there is no model '{args.model}'; accepted: {', '.join(NAMES)}, or a real model"
+            )
+        plan = plan_of(SIZE)
+        ledger = Ledger(folder, identity)
+        return Reference(plan, NAMES[args.model]), plan, ledger
+    # The ledger comes before the weights are loaded: that a folder is taken is said at once.
+    ledger = Ledger(folder, identity | {"weights": fingerprint(find_model(args.model))})
+    model = load_model(args)
+    if model.size not in RADII:
+        accepted = ", ".join(map(str, RADII))
+        raise UserError(
+            f"'{args.model}' makes films of {model.size} pixels; WorldBench's sizes are {accepted}"
+        )
+    return model, plan_of(model.size), ledger
+
+
+def measured(name: str, model: "Model", plan: "Plan", ledger: "Ledger") -> "Result":
+    """Run the evaluation with its progress on the standard error."""
+    from unireel.evaluation.progress import Progress
+    from unireel.evaluation.worldbench import evaluate
+
+    todo: dict[str, int] = {}
+    for task, part in plan.parts:
+        todo[task.name] = todo.get(task.name, 0) + len(ledger.missing(part, plan.n))
+    kept = plan.n * len(plan.parts) - sum(todo.values())
+    if kept:
+        print(
+            f"going on in {ledger.folder}: {kept} items are done, {sum(todo.values())} are left",
+            file=sys.stderr,
+        )
+    progress = Progress(todo)
+    try:
+        return evaluate(model, name, plan, ledger, progress.advance)
+    finally:
+        progress.close()
+        ledger.close()
+
+
+def finish(args: argparse.Namespace, result: "Result", plan: "Plan", ledger: "Ledger") -> None:
+    """Write scores and report, and print the scores."""
+    from unireel.evaluation.worldbench.report import page
+    from unireel.media.atomic import replacing_file
+
+    text = json.dumps(result.to_dict(), indent=2) + "\n"
+    files = {ledger.folder / SCORES: text, ledger.folder / REPORT: page(result, plan, ledger, command(args))}
+    if args.json not in (None, "-"):
+        files[Path(args.json)] = text
+    for path, content in files.items():
+        with replacing_file(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    if args.json == "-":
+        print(text, end="")
+        return
+    print(table(result))
+    print(f"report: {ledger.folder / REPORT}")
+
+
+def command(args: argparse.Namespace) -> str:
+    """The command line that gives these figures again, wherever it is started."""
+    words = ["unireel", "evaluate", "worldbench", "--model", args.model, "--split", args.split]
+    words += ["--n", str(args.n), "--seed", str(args.seed)]
+    for name in ("categories", "steps", "guidance"):
+        if getattr(args, name) is not None:
+            words += [
+                f"--{name}",
+                f"{getattr(args, name):g}" if name == "guidance" else str(getattr(args, name)),
+            ]
+    return shlex.join(words)
+
+
+def table(result: "Result") -> str:
+    """The scores as text, one a line, and below them how far their judge can be trusted."""
+    width = max(map(len, result.scores))
+    lines = [f"{'':{width}s}   value    95 % interval        n"]
+    for key, score in result.scores.items():
+        lines.append(
+            f"{key:{width}s}  {score.value:6.3f}   {score.low:6.3f} to {score.high:5.3f}  {score.n:7d}"
+        )
+    checker = "; ".join(f"{name} {score}" for name, score in result.checker.items())
+    return "\n".join([*lines, f"checker, measured in this run: {checker}"])

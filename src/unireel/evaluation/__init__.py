@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks with confidence intervals, and the pages that report them."""

@@ -1,0 +1,72 @@
+"""Scores with 95 % confidence intervals: Wilson's for rates, the bootstrap's for means and differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z = 1.959963984540054
+"""The 97.5 % quantile of the standard normal distribution."""
+
+RESAMPLES = 2000
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure, the ends of its 95 % interval, and the number of independent samples behind it (at least 1)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
+
+
+def rate(outcomes: Sequence[bool]) -> Score:
+    """The share of true ``outcomes`` (at least one) with Wilson's score interval (Wilson 1927, without correction).
+
+    Raises:
+        ValueError: there are no outcomes.
+    """
+    n = len(outcomes)
+    if n == 0:
+        raise ValueError("a rate needs at least one outcome")
+    share = sum(map(bool, outcomes)) / n
+    centre = share + Z * Z / (2 * n)
+    half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    scale = 1 + Z * Z / n
+    # Rounding must not push the ends past the share itself or past 0 and 1.
+    low, high = max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    return Score(share, min(low, share), max(high, share), n)
+
+
+def mean(values: Sequence[float]) -> Score:
+    """The mean of ``values`` (at least one) with the percentile bootstrap's interval (2000 resamples, fixed seed).
+
+    Values that are all alike give an interval of no width, which says nothing about unseen values.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.size == 0:
+        raise ValueError("a mean needs at least one value")
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    means = [sample[generator.integers(0, sample.size, sample.size)].mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Score(float(sample.mean()), float(low), float(high), sample.size)
+
+
+def drop(before: Sequence[bool], after: Sequence[bool]) -> Score:
+    """The mean of ``before`` minus ``after``, which are outcomes of the same samples in the same order.
+
+    Raises:
+        ValueError: there are none, or not as many of one as of the other.
+    """
+    return mean([float(one) - float(two) for one, two in zip(before, after, strict=True)])

@@ -1,0 +1,100 @@
+"""Models without weights that prove the benchmark: one that knows everything, and one that does another item's work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unireel.clip import Clip
+from unireel.errors import UserError
+from unireel.evaluation.worldbench.generation import FilmItem, ImageToVideo
+from unireel.evaluation.worldbench.runner import Plan
+from unireel.evaluation.worldbench.task import Item
+from unireel.evaluation.worldbench.understanding import QuestionItem
+from unireel.world.language import caption_for
+from unireel.world.render import render
+from unireel.world.scene import Scene
+
+NAMES = {"world:oracle": 0, "world:shuffled": 1}
+"""Models by name, and how many items further the item lies whose work they do."""
+
+SIZE = 48
+"""Side of their films in pixels, as of the pocket models."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer or a caption."""
+
+    text: str
+    confidence: float
+
+
+class Reference:
+    """Renders and answers what it knows of a plan's items; of films it does not know it says nothing.
+
+    With ``shift`` 0 it does what it is asked to. With ``shift`` 1 it does what the *next* item of the part asks for:
+    that has the right distribution and nothing to do with the request, so its scores are those of chance.
+    """
+
+    size = SIZE
+
+    def __init__(self, plan: Plan, shift: int) -> None:
+        self._films: dict[str, Scene] = {}
+        self._answers: dict[str, str] = {}
+        self._captions: dict[str, str] = {}
+        for task, part in plan.parts:
+            items = [task.item(part, index, plan.setting) for index in range(plan.n + shift)]
+            for item, done in zip(items, items[shift:], strict=False):
+                self._learn(item, done, isinstance(task, ImageToVideo))
+
+    def generate_many(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[np.ndarray] | None = None,
+        seeds: Sequence[int] | None = None,
+        frames: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch_size: int = 16,
+    ) -> list[Clip]:
+        """The films of the scenes from which the prompts (and images) were made.
+
+        Raises:
+            UserError: a prompt is not one of the plan's.
+        """
+        keys = [_key(text, None if images is None else images[i]) for i, text in enumerate(prompts)]
+        unknown = [text for text, key in zip(prompts, keys, strict=True) if key not in self._films]
+        if unknown:
+            raise UserError(
+                f"the reference model only knows the benchmark's own requests, not '{unknown[0]}'"
+            )
+        return [render(self._films[key]) for key in keys]
+
+    def ask_many(self, pairs: Sequence[tuple[Clip, str]], batch_size: int = 32) -> list[Said]:
+        """The answers; nothing about films that are not the plan's."""
+        return [_said(self._answers.get(_key(text, clip.frames))) for clip, text in pairs]
+
+    def caption_many(self, clips: Sequence[Clip], batch_size: int = 32) -> list[Said]:
+        """The captions; nothing about films that are not the plan's."""
+        return [_said(self._captions.get(_key("", clip.frames))) for clip in clips]
+
+    def _learn(self, item: Item, done: Item, with_image: bool) -> None:
+        if isinstance(item, FilmItem):
+            self._films[_key(item.text, item.first_frame if with_image else None)] = done.scene
+        elif isinstance(item, QuestionItem) and isinstance(done, QuestionItem):
+            self._answers[_key(item.text, render(item.scene).frames)] = done.question.answer
+        else:
+            self._captions[_key("", render(item.scene).frames)] = caption_for(done.scene)
+
+
+def _said(text: str | None) -> Said:
+    return Said("", 0.0) if text is None else Said(text, 1.0)
+
+
+def _key(text: str, pixels: np.ndarray | None) -> str:
+    content = b"" if pixels is None else np.ascontiguousarray(pixels).tobytes()
+    return hashlib.sha256(text.encode() + b"\0" + content).hexdigest()

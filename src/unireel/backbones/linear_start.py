@@ -21,7 +21,7 @@ ANCHOR = 3.0
 
 @torch.no_grad()
 def linear_start(vae: AutoencoderKLCosmos, pixels: Tensor) -> None:
-    """Set ``vae`` in place to a linear code of ``pixels`` (B, 3, F, H, W) in [-1, 1]; needs equal block widths."""
+    """Set ``vae`` in place to a linear code of ``pixels`` (B, 3, F, H, W) in [-1, 1]."""
     blocks = vae.encoder.patch_embed(pixels).transpose(0, 1).flatten(1)  # (3 p^3, blocks)
     mean = blocks.mean(1)
     values, vectors = torch.linalg.eigh(torch.cov(blocks))
@@ -37,10 +37,17 @@ def linear_start(vae: AutoencoderKLCosmos, pixels: Tensor) -> None:
     gain = (width / (2 * spread[:kept].square().sum())).sqrt()
     read = gain * basis[:kept]
     _paired(vae.encoder.conv_in, read, -(read @ mean), width)
-    _unpaired(vae.encoder.norm_out.norm, vae.encoder.conv_out, (torch.eye(kept) / (gain * spread[:kept])[:, None])[:codes])
+    _unpaired(
+        vae.encoder.norm_out.norm,
+        vae.encoder.conv_out,
+        (torch.eye(kept) / (gain * spread[:kept])[:, None])[:codes],
+    )
+    width = vae.decoder.conv_in.conv_s.out_channels
     gain = (width / (2.0 * codes)) ** 0.5
     _paired(vae.decoder.conv_in, gain * torch.eye(codes), torch.zeros(codes), width)
-    _unpaired(vae.decoder.norm_out.norm, vae.decoder.conv_out, (basis[:codes] * spread[:codes, None]).T / gain)
+    _unpaired(
+        vae.decoder.norm_out.norm, vae.decoder.conv_out, (basis[:codes] * spread[:codes, None]).T / gain
+    )
     vae.decoder.conv_out.conv_t.bias.copy_(mean)
 
 

@@ -66,7 +66,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: i
     for row, text in enumerate(texts):
         tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(tokens) + 1 > length:
-            raise UserError(f"the text has {len(tokens)} words and marks; the model takes at most {length - 1}: {text!r}")
+            raise UserError(
+                f"the text has {len(tokens)} words and marks; the model takes at most {length - 1}: {text!r}"
+            )
         ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
         ids[row, len(tokens)] = tokenizer.eos_token_id
         mask[row, : len(tokens) + 1] = 1

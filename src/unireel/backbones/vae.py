@@ -10,7 +10,9 @@ from diffusers import AutoencoderKLCosmos
 from torch import Tensor, nn
 
 
-def pocket_autoencoder(width: int, latent_channels: int, layers: int) -> AutoencoderKLCosmos:
+def pocket_autoencoder(
+    encoder_width: int, decoder_width: int, latent_channels: int, layers: int
+) -> AutoencoderKLCosmos:
     """A causal 3D autoencoder of compression 4 x 4 in space and 4 in time (17 frames to 5), deterministic.
 
     Cosmos' tokenizer (arXiv 2501.03575) in small: blocks of 4 x 4 x 4 pixels become channels at once, so that all
@@ -18,8 +20,8 @@ def pocket_autoencoder(width: int, latent_channels: int, layers: int) -> Autoenc
     """
     return AutoencoderKLCosmos(
         latent_channels=latent_channels,
-        encoder_block_out_channels=(width, width),
-        decode_block_out_channels=(width, width),
+        encoder_block_out_channels=(encoder_width, encoder_width),
+        decode_block_out_channels=(decoder_width, decoder_width),
         attention_resolutions=(),
         num_layers=layers,
         patch_size=4,

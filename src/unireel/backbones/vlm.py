@@ -20,7 +20,13 @@ PATCH, MERGE, TUBE = 8, 2, 4
 
 
 def pocket_vlm(
-    vocabulary: PreTrainedTokenizerBase, width: int, layers: int, heads: int, ffn: int, vision: int, depth: int
+    vocabulary: PreTrainedTokenizerBase,
+    width: int,
+    layers: int,
+    heads: int,
+    ffn: int,
+    vision: int,
+    depth: int,
 ) -> Qwen2VLForConditionalGeneration:
     """Qwen2-VL (arXiv 2409.12191) with a language model of ``width`` x ``layers`` and a ViT of ``vision`` x ``depth``."""
     ids = {name: vocabulary.convert_tokens_to_ids(name) for name in ("<s>", "</s>", "<pad>", "<film>")}
@@ -54,7 +60,8 @@ def pocket_vlm(
             "spatial_merge_size": MERGE,
             "temporal_patch_size": TUBE,
         },
-        image_token_id=len(vocabulary) + 1,  # the pocket model has films only; a picture is a film of one tube
+        image_token_id=len(vocabulary)
+        + 1,  # the pocket model has films only; a picture is a film of one tube
         video_token_id=ids["<film>"],
         vision_start_token_id=len(vocabulary) + 2,
         vision_end_token_id=len(vocabulary) + 3,
@@ -96,6 +103,14 @@ def film_positions(grid: Tensor) -> Tensor:
     return torch.cat([torch.zeros(3, 1, dtype=torch.long), torch.stack(axes).flatten(1) + 1], dim=1)
 
 
+def text_position(grid: Tensor) -> int:
+    """The rotary position of the first token after a film: past its rows and columns, but not its tubes.
+
+    This is transformers' rule (5.x), so that a model trained here works with its own ``generate``.
+    """
+    return 1 + max(int(grid[1]), int(grid[2])) // MERGE
+
+
 @dataclass(frozen=True)
 class Turn:
     """One thing said after a film: token ids, and the weight in the loss of predicting each of them (0: given)."""
@@ -115,7 +130,7 @@ def pack(
     """
     prefix = film_positions(grid)
     count = prefix.shape[1]
-    after = int(prefix.max()) + 1
+    after = text_position(grid)
     length = count + max(sum(len(turn.ids) for turn in each) for each in turns)
     length = -(-length // multiple) * multiple
     batch = len(turns)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from diffusers import WanTransformer3DModel
-from torch import Tensor
+from torch import Tensor, nn
+
+Prediction = Literal["velocity", "data"]
+LEAST_TIME = 0.05
+"""Flow time below which a velocity is computed from predicted data as if at this time."""
 
 
 def pocket_transformer(
@@ -56,14 +62,28 @@ def add_coordinates(latents: Tensor) -> Tensor:
     return torch.cat([latents, grid.expand(batch, -1, -1, -1, -1)], dim=1)
 
 
-def predict_velocity(model: torch.nn.Module, latents: Tensor, time: Tensor, text: Tensor) -> Tensor:
+def predict_velocity(
+    model: nn.Module, latents: Tensor, time: Tensor, text: Tensor, prediction: Prediction = "velocity"
+) -> Tensor:
     """The model's velocity at ``latents`` (B, C, T, h, w), with coordinates added for models that take them.
 
     Args:
         time: on the scale of 0 to 1000, (B,) or per token (B, N), see :func:`token_times`.
         text: states (B, L, D), padding zero.
+        prediction: what the network puts out. Where a token has as many dimensions as the network is wide, the noise
+            in a velocity would fill the whole residual stream; such networks predict the "data" instead
+            (arXiv 2511.13720), from which the velocity follows as (latents - data) / t, with t at least
+            :data:`LEAST_TIME`.
     """
-    config = model.config  # type: ignore[attr-defined]
-    if config["in_channels"] == config["out_channels"] + 3:
-        latents = add_coordinates(latents)
-    return model(hidden_states=latents, timestep=time, encoder_hidden_states=text, return_dict=False)[0]
+    config = model.config
+    inputs = add_coordinates(latents) if config["in_channels"] == config["out_channels"] + 3 else latents
+    output = model(hidden_states=inputs, timestep=time, encoder_hidden_states=text, return_dict=False)[0]
+    if prediction == "velocity":
+        return output
+    return velocity_from(latents, output, time)
+
+
+def velocity_from(latents: Tensor, data: Tensor, time: Tensor) -> Tensor:
+    """The velocity of the straight path at ``latents`` that leads to ``data``; ``time`` as in :func:`predict_velocity`."""
+    per_frame = time.view(len(time), latents.shape[2], -1)[..., 0] if time.ndim == 2 else time[:, None]
+    return (latents - data) / (per_frame / 1000).clamp_min(LEAST_TIME)[:, None, :, None, None]

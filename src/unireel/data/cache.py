@@ -50,7 +50,9 @@ def build(folder: Path, config: CacheConfig, progress: bool = True) -> None:
     if (folder / "cache.json").exists():
         found = json.loads((folder / "cache.json").read_text())
         if found != asdict(config):
-            raise UserError(f"{folder} is a cache made with {found}; wanted {asdict(config)}: choose another folder")
+            raise UserError(
+                f"{folder} is a cache made with {found}; wanted {asdict(config)}: choose another folder"
+            )
         return
     from tqdm import tqdm
 

@@ -56,7 +56,11 @@ def cell_targets(scene: Scene, groups: list[tuple[int, int]], cells: int) -> np.
             for frame in range(start, end):
                 if not track.visible[frame]:
                     continue
-                x, y, r = track.screen_x[frame] + 0.5, track.screen_y[frame] + 0.5, 0.75 * track.screen_radius[frame]
+                x, y, r = (
+                    track.screen_x[frame] + 0.5,
+                    track.screen_y[frame] + 0.5,
+                    0.75 * track.screen_radius[frame],
+                )
                 rows = slice(max(int((y - r) // step), 0), max(int((y + r) // step) + 1, 0))
                 columns = slice(max(int((x - r) // step), 0), max(int((x + r) // step) + 1, 0))
                 name = index[figure.shape, COLOUR_NAMES[track.colour[frame]]]
@@ -68,7 +72,11 @@ def film_targets(scene: Scene) -> np.ndarray:
     """Background, camera and style, one-hot after each other: (:data:`FILM_TARGETS`,) bool."""
     result = np.zeros(FILM_TARGETS, dtype=bool)
     offset = 0
-    for value, names in ((scene.background, tuple(BACKGROUNDS)), (scene.camera.motion, CAMERAS), (scene.style, STYLES)):
+    for value, names in (
+        (scene.background, tuple(BACKGROUNDS)),
+        (scene.camera.motion, CAMERAS),
+        (scene.style, STYLES),
+    ):
         result[offset + names.index(value)] = True
         offset += len(names)
     return result

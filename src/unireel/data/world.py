@@ -11,7 +11,9 @@ from unireel.world.sampling import MIXTURE, sample_scene
 from unireel.world.scene import Scene
 
 
-def scenes(seed: int, start: int, count: int, size: int, split: str = "train", category: str = MIXTURE) -> list[Scene]:
+def scenes(
+    seed: int, start: int, count: int, size: int, split: str = "train", category: str = MIXTURE
+) -> list[Scene]:
     """Scenes number ``start`` to ``start + count - 1`` of the sequence that belongs to ``seed`` and ``split``."""
     return [sample_scene(seed, start + i, split, category, size) for i in range(count)]
 
@@ -40,6 +42,17 @@ def foreground(frames: np.ndarray, threshold: float = 26.0) -> np.ndarray:
     """
     median = np.median(frames[:, ::4, ::3, ::3], axis=(1, 2, 3), keepdims=True)
     return (np.abs(frames.astype(np.float32) - median) > threshold).any(-1)
+
+
+def changing(frames: np.ndarray, threshold: float = 26.0, block: int = 4) -> np.ndarray:
+    """Pixels that change by more than ``threshold`` within their block of frames: (B, F, H, W) bool.
+
+    Blocks are those of a causal autoencoder: the first frame alone (never changing), then ``block`` frames each.
+    """
+    batch, count, height, width, _ = frames.shape
+    rest = frames[:, 1:].reshape(batch, (count - 1) // block, block, height, width, 3)
+    moved = (rest.max(2).astype(np.int16) - rest.min(2) > threshold).any(-1)
+    return np.concatenate([np.zeros_like(moved[:, :1]), moved.repeat(block, axis=1)], axis=1)
 
 
 def psnr(one: np.ndarray, two: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unireel.backbones.wan import predict_velocity, token_times
+from unireel.backbones.wan import Prediction, predict_velocity, token_times
 from unireel.flow.matching import shift_time
 
 
@@ -27,12 +27,13 @@ def sample(
     shift: float = 2.0,
     first: Tensor | None = None,
     interval: tuple[float, float] = (0.0, 1.0),
-    progress: Callable[[int, int], None] | None = None,
+    prediction: Prediction = "velocity",
+    on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Integrate the flow from ``noise`` to data with Heun's second-order predictor in Adams-Bashforth form.
+    """Integrate the flow from ``noise`` to data by the two-step Adams-Bashforth method on uneven steps.
 
     Each step extrapolates the velocity to its middle from this and the previous evaluation (second order at one
-    evaluation a step); the first step is Euler's.
+    evaluation a step); the first and the last step are Euler's.
 
     Args:
         model: a Wan-type transformer.
@@ -42,7 +43,9 @@ def sample(
         shift: of the times, see :func:`~unireel.flow.matching.shift_time`.
         first: clean first latent frame (B, C, 1, h, w) that is kept (image to video), or None.
         interval: flow times in which guidance acts (arXiv 2404.07724); outside, g = 1.
-        progress: called with (steps done, steps in all).
+        prediction: what the network puts out, see :func:`~unireel.backbones.wan.predict_velocity`.
+        on_step: called after each step with (number, flow time * 1000 before the step, state); returns the state to
+            go on with.
 
     Returns:
         Latents (B, C, T, h, w).
@@ -59,20 +62,31 @@ def sample(
             at = token_times(now.expand(len(noise)), clean, noise.shape[2], tokens)
         else:
             at = (1000 * now).expand(len(noise))
-        v = _guided(model, state, at, text, empty, guidance if interval[0] <= float(now) <= interval[1] else 1.0)
+        scale = guidance if interval[0] <= float(now) <= interval[1] else 1.0
+        v = _guided(
+            model, state, at, text, empty, guidance if interval[0] <= float(now) <= interval[1] else 1.0
+        )
         slope = v
-        if before is not None:
+        if before is not None and number < steps - 1:
             slope = v + (v - before[1]) * (then - now) / (2 * (now - before[0]))
         state, before = state + (then - now) * slope, (now, v)
-        if progress:
-            progress(number + 1, steps)
+        if on_step:
+            state = on_step(number, 1000 * now, state)
     return state if first is None else torch.cat([first, state[:, :, 1:]], dim=2)
 
 
-def _guided(model: nn.Module, state: Tensor, at: Tensor, text: Tensor, empty: Tensor, guidance: float) -> Tensor:
+def _guided(
+    model: nn.Module,
+    state: Tensor,
+    at: Tensor,
+    text: Tensor,
+    empty: Tensor,
+    guidance: float,
+    prediction: Prediction,
+) -> Tensor:
     """The guided velocity; both branches in one batch."""
     if guidance == 1.0:
-        return predict_velocity(model, state, at, text)
-    both = predict_velocity(model, torch.cat([state, state]), torch.cat([at, at]), torch.cat([text, empty]))
-    with_text, without = both.chunk(2)
+        return predict_velocity(model, state, at, text, prediction)
+    twice = torch.cat([state, state]), torch.cat([at, at]), torch.cat([text, empty])
+    with_text, without = predict_velocity(model, *twice, prediction).chunk(2)
     return without + guidance * (with_text - without)

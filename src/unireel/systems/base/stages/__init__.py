@@ -2,6 +2,7 @@
 
 from unireel.systems.base.stages.autoencoder import AutoencoderStage
 from unireel.systems.base.stages.generator import GeneratorStage
+from unireel.systems.base.stages.ranker import RankerStage
 from unireel.systems.base.stages.understanding import UnderstandingStage
 
-__all__ = ["AutoencoderStage", "GeneratorStage", "UnderstandingStage"]
+__all__ = ["AutoencoderStage", "GeneratorStage", "RankerStage", "UnderstandingStage"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unireel.backbones.linear_start import linear_start
 from unireel.backbones.vae import pocket_autoencoder
-from unireel.data.world import films, foreground, psnr, scenes, to_frames, to_pixels
+from unireel.data.world import changing, films, foreground, psnr, scenes, to_frames, to_pixels
 from unireel.training.stage import Stage
 from unireel.world.sampling import CATEGORIES, MIXTURE
 
@@ -24,21 +24,25 @@ class AutoencoderConfig:
 
     ``crop`` is the side of the square crops in pixels (0: whole films), ``frames`` their length; ``noise`` the standard
     deviation of the noise on latents, whose own root mean square is held near 1 by ``penalty``; ``foreground`` the
-    extra weight of pixels that are not background.
+    extra weight of pixels that are not background, ``change`` that of pixels that change within a block of four frames.
+    ``decoder_only`` keeps the encoder, and with it the latent space, of ``start_from``.
     """
 
     size: int = 48
     crop: int = 0
     frames: int = 17
     batch_size: int = 16
-    width: int = 48
-    latent_channels: int = 6
+    encoder_width: int = 48
+    decoder_width: int = 64
+    latent_channels: int = 16
     layers: int = 1
     noise: float = 0.05
     penalty: float = 1e-3
-    foreground: float = 4.0
+    foreground: float = 3.0
+    change: float = 5.0
     data_seed: int = 1
     start_from: str = ""
+    decoder_only: bool = False
 
 
 class AutoencoderStage(Stage):
@@ -49,9 +53,14 @@ class AutoencoderStage(Stage):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__(config)
-        self.module = pocket_autoencoder(config.width, config.latent_channels, config.layers)
+        self.module = pocket_autoencoder(
+            config.encoder_width, config.decoder_width, config.latent_channels, config.layers
+        )
         if config.start_from:
             self.module = type(self.module).from_pretrained(config.start_from)
+            if config.decoder_only:
+                self.module.encoder.requires_grad_(False)
+                self.module.quant_conv.requires_grad_(False)
         else:
             linear_start(self.module, to_pixels(films(scenes(config.data_seed, 0, 256, config.size))))
         self.samples_per_batch = config.batch_size
@@ -64,12 +73,12 @@ class AutoencoderStage(Stage):
         count = own.batch_size // per_film
         category = CATEGORIES[index % len(CATEGORIES)] if index % 3 == 0 else MIXTURE
         whole = films(scenes(own.data_seed, index * count, count, own.size, category=category))
-        mask = foreground(whole)
+        mask = own.foreground * foreground(whole) + own.change * changing(whole)
         if own.crop or own.frames < whole.shape[1]:
             random = np.random.default_rng([own.data_seed, index])
             pieces = [_crop(whole[i], mask[i], own, random) for i in range(count) for _ in range(per_film)]
             whole, mask = np.stack([p[0] for p in pieces]), np.stack([p[1] for p in pieces])
-        return {"pixels": to_pixels(whole), "weight": torch.from_numpy(1 + own.foreground * mask[:, None]).float()}
+        return {"pixels": to_pixels(whole), "weight": torch.from_numpy(1 + mask[:, None]).float()}
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted smooth L1 on pixels plus a small pull of the latents towards unit scale."""
@@ -108,10 +117,17 @@ class AutoencoderStage(Stage):
         return {"reconstruction": np.concatenate(rows, axis=0)}
 
     def export(self, folder: Path) -> None:
-        """Measure the latents' statistics, write them into the configuration and save ``folder/vae``."""
-        latents = torch.cat([self._reconstruct(films(scenes(11, i * 32, 32, self.config.size)))[1] for i in range(8)])
+        """Measure the latents' statistics (unless the encoder is as it was), configure them and save ``folder/vae``."""
+        if self.config.decoder_only:
+            self.module.save_pretrained(folder / "vae")
+            return
+        latents = torch.cat(
+            [self._reconstruct(films(scenes(11, i * 32, 32, self.config.size)))[1] for i in range(8)]
+        )
         values = latents.transpose(0, 1).flatten(1)
-        self.module.register_to_config(latents_mean=values.mean(1).tolist(), latents_std=values.std(1).tolist())
+        self.module.register_to_config(
+            latents_mean=values.mean(1).tolist(), latents_std=values.std(1).tolist()
+        )
         self.module.save_pretrained(folder / "vae")
 
 
@@ -120,7 +136,7 @@ def _crop(frames: np.ndarray, mask: np.ndarray, config: AutoencoderConfig, rando
     side = config.crop or config.size
     start = int(random.integers(0, (frames.shape[0] - config.frames) // 4 + 1)) * 4
     top, left = random.integers(0, config.size - side + 1, 2)
-    places = np.argwhere(mask[start])
+    places = np.argwhere(mask[start : start + config.frames].max(0) > 0)
     if len(places) and side < config.size:
         y, x = places[random.integers(len(places))]
         top, left = (int(np.clip(v - random.integers(4, side - 4), 0, config.size - side)) for v in (y, x))

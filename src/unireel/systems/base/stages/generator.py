@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from transformers import UMT5EncoderModel
 
 from unireel.backbones.text import encode_text, pocket_text_encoder, tokenize, word_tokenizer
 from unireel.backbones.vae import decode
-from unireel.backbones.wan import pocket_transformer, predict_velocity, token_times
+from unireel.backbones.wan import pocket_transformer, predict_velocity, token_times, velocity_from
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
 from unireel.data.latents import autoencoder_digest, latents_of
 from unireel.data.targets import CELL_TARGETS, FILM_TARGETS, cell_targets, film_targets, latent_groups
@@ -32,6 +32,7 @@ from unireel.world.sampling import sample_scene
 class GeneratorConfig:
     """Sizes of the model and what it sees.
 
+    Of the ``film_count`` cached films the first ``used_films`` are encoded and trained on.
     ``picture_batches`` micro-batches of ``picture_batch`` first frames come first (nine tokens each, cheap), then
     batches of ``batch_size`` films, every ``picture_every``-th of them pictures again. ``empty`` is the share of
     prompts dropped for guidance, ``clean_first`` the share of films whose first latent frame is given (I2V).
@@ -40,24 +41,26 @@ class GeneratorConfig:
 
     films: str = "cache/films-48"
     film_count: int = 40_000
+    used_films: int = 40_000
     size: int = 48
     vae: str = "runs/pocket/autoencoder-whole/export/vae"
-    width: int = 256
+    width: int = 192
     layers: int = 8
-    heads: int = 4
-    ffn: int = 768
+    heads: int = 3
+    ffn: int = 576
     text_width: int = 192
     text_layers: int = 2
-    text_length: int = 48
+    text_length: int = 50
     patch: int = 4
-    batch_size: int = 48
-    picture_batch: int = 192
+    batch_size: int = 40
+    picture_batch: int = 128
     picture_batches: int = 0
     picture_every: int = 8
     empty: float = 0.1
     clean_first: float = 0.25
     shift: float = 1.5
     uniform: float = 0.2
+    prediction: Literal["velocity", "data"] = "data"
     alignment: float = 0.05
     alignment_block: int = 4
     data_seed: int = 3
@@ -75,7 +78,7 @@ class GeneratorStage(Stage):
         build(Path(config.films), CacheConfig(config.film_count, config.size))
         self.films = FilmCache(config.films)
         self.vae = AutoencoderKLCosmos.from_pretrained(config.vae).eval().requires_grad_(False)
-        self.latents = latents_of(self.films, self.vae, autoencoder_digest(config.vae))
+        self.latents = latents_of(self.films, self.vae, autoencoder_digest(config.vae), config.used_films)
         self.tokenizer = word_tokenizer(vocabulary())
         if config.start_from:
             text_encoder = UMT5EncoderModel.from_pretrained(Path(config.start_from) / "text_encoder")
@@ -92,7 +95,9 @@ class GeneratorStage(Stage):
                 config.text_width,
             )
         head = nn.Linear(config.width, CELL_TARGETS + FILM_TARGETS)
-        self.module = nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer, "alignment": head})
+        self.module = nn.ModuleDict(
+            {"text_encoder": text_encoder, "transformer": transformer, "alignment": head}
+        )
         self._hidden: list[Tensor] = []
         transformer.blocks[config.alignment_block].register_forward_hook(
             lambda module, args, output: self._hidden.append(output) if module.training else None
@@ -101,6 +106,11 @@ class GeneratorStage(Stage):
     def parameter_groups(self) -> list[ParameterRule]:
         """Embeddings and the auxiliary head are not hidden matrices."""
         return [ParameterRule("text_encoder.shared*", muon=False), ParameterRule("alignment*", muon=False)]
+
+    def compile(self) -> None:
+        """Compile the blocks' forward for each shape of batch; the hook on one of them stays outside."""
+        for block in self.module["transformer"].blocks:
+            block.forward = torch.compile(block.forward, dynamic=False)
 
     def _is_picture(self, index: int) -> bool:
         own = self.config
@@ -111,12 +121,16 @@ class GeneratorStage(Stage):
         own = self.config
         picture = self._is_picture(index)
         count = own.picture_batch if picture else own.batch_size
-        places = [epoch_order(own.data_seed + picture, len(self.films), index * count + i) for i in range(count)]
+        places = [
+            epoch_order(own.data_seed + picture, len(self.latents), index * count + i) for i in range(count)
+        ]
         random = np.random.default_rng([own.data_seed, index])
         texts = [prompt_for(self.films.scene(place), int(random.integers(2**31))).text for place in places]
         texts = ["" if random.random() < own.empty else text for text in texts]
         ids, mask = tokenize(self.tokenizer, texts, own.text_length)
-        latents = np.stack([self.latents[place, :, :1] if picture else self.latents[place] for place in places])
+        latents = np.stack(
+            [self.latents[place, :, :1] if picture else self.latents[place] for place in places]
+        )
         cells, film = zip(*(self._targets(place) for place in places))
         cells = np.stack([each[:1] for each in cells] if picture else cells)
         return {
@@ -147,17 +161,24 @@ class GeneratorStage(Stage):
         text = encode_text(self.module["text_encoder"], batch["ids"], batch["mask"])
         times = token_times(time, clean, data.shape[2], tokens)
         self._hidden.clear()
-        output = predict_velocity(self.module["transformer"], state, times, text)
-        error = (output.float() - velocity(data, noise)).square().mean(dim=(1, 3, 4))  # (B, T)
+        output = predict_velocity(self.module["transformer"], state, times, text, own.prediction)
+        target = velocity(data, noise) if own.prediction == "velocity" else velocity_from(state, data, times)
+        error = (output.float() - target).square().mean(dim=(1, 3, 4))  # (B, T)
         wanted = torch.ones_like(error)
         wanted[:, 0] = (~clean).float()
         flow = (error * wanted).sum() / wanted.sum()
-        logs: dict[str, Tensor | float] = {"film_flow" if data.shape[2] > 1 else "picture_flow": flow.detach()}
+        logs: dict[str, Tensor | float] = {
+            "film_flow" if data.shape[2] > 1 else "picture_flow": flow.detach()
+        }
         if not own.alignment:
             return flow, logs
         logits = self.module["alignment"](self._hidden.pop()).float()
-        cells = F.binary_cross_entropy_with_logits(logits[..., :CELL_TARGETS], batch["cells"], reduction="none")
-        film = F.binary_cross_entropy_with_logits(logits[..., CELL_TARGETS:].mean(1), batch["film"], reduction="none")
+        cells = F.binary_cross_entropy_with_logits(
+            logits[..., :CELL_TARGETS], batch["cells"], reduction="none"
+        )
+        film = F.binary_cross_entropy_with_logits(
+            logits[..., CELL_TARGETS:].mean(1), batch["film"], reduction="none"
+        )
         aligned = cells.sum(-1).mean() + film.sum(-1).mean()
         logs["align_film" if data.shape[2] > 1 else "align_picture"] = aligned.detach()
         return flow + own.alignment * aligned, logs
@@ -169,7 +190,15 @@ class GeneratorStage(Stage):
         ids, mask = tokenize(self.tokenizer, [*prompts, ""], self.config.text_length)
         states = encode_text(self.module["text_encoder"], ids.to(self.device), mask.to(self.device))
         text, empty = states[:-1], states[-1:].expand(12, -1, -1)
-        latents = sample(self.module["transformer"], noise.to(self.device), text, empty, steps=16, guidance=4.0)
+        latents = sample(
+            self.module["transformer"],
+            noise.to(self.device),
+            text,
+            empty,
+            steps=16,
+            guidance=4.0,
+            prediction=self.config.prediction,
+        )
         films = to_frames(decode(self.vae, latents))
         rows = [np.concatenate(list(film[::4]), axis=1) for film in films]
         return {"films": np.concatenate(rows, axis=0)}

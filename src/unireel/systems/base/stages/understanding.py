@@ -40,7 +40,9 @@ class UnderstandingConfig:
 
     Each film carries up to ``questions`` questions and, with probability ``captions``, its caption, whose tokens weigh
     ``caption_weight``. ``noise`` is the largest standard deviation, in 8-bit steps, of noise added to films.
-    ``alignment`` weighs the auxiliary loss on dense targets, at the ViT's output and at the last layer.
+    ``alignment`` weighs the auxiliary loss on dense targets, at the ViT's output and at the last layer. The first
+    ``vision_batches`` batches, of ``vision_batch`` films, train the ViT alone on its dense targets: a quarter of the
+    cost, and nothing can be answered before shapes are seen.
     """
 
     films: str = "cache/films-48"
@@ -57,7 +59,9 @@ class UnderstandingConfig:
     captions: float = 0.35
     caption_weight: float = 0.3
     noise: float = 6.0
-    alignment: float = 0.05
+    alignment: float = 0.1
+    vision_batches: int = 0
+    vision_batch: int = 32
     data_seed: int = 4
     start_from: str = ""
 
@@ -77,7 +81,13 @@ class UnderstandingStage(Stage):
             vlm = Qwen2VLForConditionalGeneration.from_pretrained(Path(config.start_from) / "vlm")
         else:
             vlm = pocket_vlm(
-                self.tokenizer, config.width, config.layers, config.heads, config.ffn, config.vision, config.depth
+                self.tokenizer,
+                config.width,
+                config.layers,
+                config.heads,
+                config.ffn,
+                config.vision,
+                config.depth,
             )
         heads = {
             "seen": nn.Linear(config.width, STATIC_CELLS),
@@ -90,27 +100,37 @@ class UnderstandingStage(Stage):
 
     def parameter_groups(self) -> list[ParameterRule]:
         """Embeddings and auxiliary heads are not hidden matrices."""
-        return [ParameterRule(pattern, muon=False) for pattern in ("*embed_tokens*", "*patch_embed*", "seen*", "moved*")]
+        return [
+            ParameterRule(pattern, muon=False)
+            for pattern in ("*embed_tokens*", "*patch_embed*", "seen*", "moved*")
+        ]
+
+    def compile(self) -> None:
+        """Compile the language model's layers once for all lengths; the ViT's attention loops over films."""
+        for layer in self.module["vlm"].model.language_model.layers:
+            layer.forward = torch.compile(layer.forward, dynamic=True)
 
     def batch(self, index: int) -> dict[str, Tensor]:
         """A packed batch (see :func:`~unireel.backbones.vlm.pack`) with patches, grid and dense targets."""
         own = self.config
         random = np.random.default_rng([own.data_seed, index])
-        first = index * own.batch_size
-        places = [epoch_order(own.data_seed, len(self.films), first + i) for i in range(own.batch_size)]
+        vision = index < own.vision_batches
+        count = own.vision_batch if vision else own.batch_size
+        places = [epoch_order(own.data_seed, len(self.films), index * count + i) for i in range(count)]
         frames = self.films.frames[places]
-        sigma = random.random((own.batch_size, 1, 1, 1, 1)) * own.noise
+        sigma = random.random((count, 1, 1, 1, 1)) * own.noise
         noisy = frames + random.standard_normal(frames.shape, dtype=np.float32) * sigma.astype(np.float32)
         patches, grid = visual_patches(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
-        turns = [self._turns(place, random) for place in places]
         cells, film = zip(*(self._targets(place) for place in places))
-        return {
-            **pack(turns, grid[0], self.tokenizer),
+        batch = {
             "patches": patches,
             "grid": grid,
             "cells": torch.from_numpy(np.stack(cells)).flatten(1, 3).float(),
             "film": torch.from_numpy(np.stack(film)).float(),
         }
+        if vision:
+            return batch
+        return batch | pack([self._turns(place, random) for place in places], grid[0], self.tokenizer)
 
     def _turns(self, place: int, random: np.random.Generator) -> list:
         """Some questions on film ``place``, dynamic ones first in line, and perhaps its caption."""
@@ -135,6 +155,9 @@ class UnderstandingStage(Stage):
         vlm = self.module["vlm"]
         seen = vlm.model.get_video_features(batch["patches"], batch["grid"]).pooler_output
         seen = torch.stack(list(seen))  # (B, N, D)
+        static = self._static(seen, batch)
+        if "input_ids" not in batch:
+            return static, {"seen": static.detach()}
         embeds = vlm.get_input_embeddings()(batch["input_ids"])
         count = seen.shape[1]
         embeds = torch.cat([embeds[:, :1], seen.to(embeds.dtype), embeds[:, 1 + count :]], dim=1)
@@ -154,23 +177,26 @@ class UnderstandingStage(Stage):
             "answer_tokens_right": right[answers].mean(),
             "caption_tokens_right": right[~answers].mean() if (~answers).any() else float("nan"),
         }
-        aligned = self._aligned(seen, hidden[:, 1 : 1 + count], batch)
-        logs["aligned"] = aligned.detach()
-        return loss + self.config.alignment * aligned, logs
+        moved = self._moved(hidden[:, 1 : 1 + count], batch)
+        logs |= {"seen": static.detach(), "moved": moved.detach()}
+        return loss + self.config.alignment * (static + moved), logs
 
-    def _aligned(self, seen: Tensor, hidden: Tensor, batch: Any) -> Tensor:
-        """Auxiliary loss: static targets at the ViT's output, all targets on the film's second half at the last layer."""
+    def _static(self, seen: Tensor, batch: Any) -> Tensor:
+        """Auxiliary loss at the ViT's output: what lies in each cell."""
+        cells = batch["cells"][..., :STATIC_CELLS]
+        logits = self.module["seen"](seen).float()
+        return F.binary_cross_entropy_with_logits(logits, cells, reduction="none").sum(-1).mean()
+
+    def _moved(self, hidden: Tensor, batch: Any) -> Tensor:
+        """Auxiliary loss at the last layer, on the film's second half: all of a cell's targets, and the film's."""
         cells = batch["cells"]
-        static = F.binary_cross_entropy_with_logits(
-            self.module["seen"](seen).float(), cells[..., :STATIC_CELLS], reduction="none"
-        )
         late = cells.shape[1] // 5 * 2
         logits = self.module["moved"](hidden[:, late:]).float()
         moved = F.binary_cross_entropy_with_logits(logits[..., :CELL_TARGETS], cells[:, late:], reduction="none")
         film = F.binary_cross_entropy_with_logits(
             logits[..., CELL_TARGETS:].mean(1), batch["film"], reduction="none"
         )
-        return static.sum(-1).mean() + moved.sum(-1).mean() + film.sum(-1).mean()
+        return moved.sum(-1).mean() + film.sum(-1).mean()
 
     def evaluate(self) -> dict[str, float]:
         """Share of right answers on 96 test films: every token, greedily given the ones before it."""
@@ -182,9 +208,15 @@ class UnderstandingStage(Stage):
         seen = torch.stack(list(self.module["vlm"].model.get_video_features(patches, grid).pooler_output))
         embeds = self.module["vlm"].get_input_embeddings()(packed["input_ids"])
         embeds = torch.cat([embeds[:, :1], seen, embeds[:, 1 + seen.shape[1] :]], dim=1)
-        hidden = self.module["vlm"].model.language_model(
-            inputs_embeds=embeds, position_ids=packed["position_ids"], attention_mask=packed["attention_mask"]
-        ).last_hidden_state
+        hidden = (
+            self.module["vlm"]
+            .model.language_model(
+                inputs_embeds=embeds,
+                position_ids=packed["position_ids"],
+                attention_mask=packed["attention_mask"],
+            )
+            .last_hidden_state
+        )
         right = self.module["vlm"].lm_head(hidden[:, :-1]).argmax(-1) == packed["input_ids"][:, 1:]
         wrong = ((~right) & (packed["weights"][:, 1:] > 0)).cumsum(1)
         scores: dict[str, list[bool]] = {}
@@ -194,7 +226,9 @@ class UnderstandingStage(Stage):
                 end += len(turn.ids)
                 now = int(wrong[row, end - 2])
                 scores.setdefault(question.type, []).append(now == before)
-                scores.setdefault("dynamic" if question.type in DYNAMIC_TYPES else "static", []).append(now == before)
+                scores.setdefault("dynamic" if question.type in DYNAMIC_TYPES else "static", []).append(
+                    now == before
+                )
                 before = now
         return {f"qa/{name}": float(np.mean(values)) for name, values in sorted(scores.items())}
 

@@ -1,0 +1,168 @@
+"""Answers and captions: films brought to the model's size and length, asked in batches, with honest confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
+
+from unireel.backbones.decoding import Said, film_features, greedy
+from unireel.backbones.vlm import Turn, caption_turn, question_turn, visual_patches
+from unireel.clip import Clip
+from unireel.errors import UserError
+from unireel.media.sampling import frames_on_display, sample_times
+from unireel.world.checker import observe
+from unireel.world.language import unknown_words
+from unireel.world.scene import CLIP_FRAMES, FPS
+
+ANSWER_TOKENS, CAPTION_TOKENS = 8, 128
+"""Longest answer and caption, in words and marks."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A frame that was looked at: its number in the film and its time in seconds."""
+
+    frame: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said of a film.
+
+    ``confidence`` in [0, 1] is the probability that the model gives its own words: of the whole answer, or per word for
+    a caption. ``reliable`` is False where the model should not be trusted whatever its confidence, and ``note`` says
+    why, or how the film was changed to fit the model. ``evidence`` are the frames the model was shown.
+    """
+
+    text: str
+    confidence: float
+    reliable: bool = True
+    note: str | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A film as the model sees it: frames (17, S, S, 3), where they come from, and what to say about that."""
+
+    frames: np.ndarray
+    evidence: tuple[Evidence, ...]
+    reliable: bool
+    note: str | None
+
+
+def prepare(clip: Clip, size: int, judge: bool = True) -> Prepared:
+    """Bring a film of any size and length to 17 square frames.
+
+    A film of 17 frames or fewer keeps them all and holds its last; of a longer one, 17 are taken evenly. ``judge``
+    lets the World's checker decide whether the film is from the World at all.
+    """
+    notes = []
+    if len(clip) > CLIP_FRAMES:
+        times, _ = sample_times(clip.duration, num_frames=CLIP_FRAMES)
+        chosen = np.asarray(frames_on_display(np.asarray(clip.times), times))
+        notes.append(f"the model was shown {CLIP_FRAMES} of {len(clip)} frames, evenly spread")
+    else:
+        chosen = np.minimum(np.arange(CLIP_FRAMES), len(clip) - 1)
+    if (clip.height, clip.width) != (size, size):
+        notes.append(f"the film was resized from {clip.width}x{clip.height} to {size}x{size}")
+        clip = Clip(clip.frames[np.unique(chosen)], clip.fps).resized(size, size)
+        frames = clip.frames[np.searchsorted(np.unique(chosen), chosen)]
+    else:
+        frames = clip.frames[chosen]
+    reliable = not judge or observe(Clip(frames, FPS)).plausible
+    if not reliable:
+        notes.insert(0, "the film is clearly outside the World, so this is unreliable")
+    evidence = tuple(Evidence(int(each), round(int(each) / clip.fps, 3)) for each in np.unique(chosen))
+    return Prepared(np.ascontiguousarray(frames), evidence, reliable, "; ".join(notes) or None)
+
+
+class Answerer:
+    """A video-language model with its tokenizer."""
+
+    def __init__(
+        self, vlm: Qwen2VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, size: int
+    ) -> None:
+        self.vlm, self.tokenizer, self.size = vlm, tokenizer, size
+
+    def ask(self, pairs: Sequence[tuple[Clip, str]], batch: int, judge: bool = True) -> list[Answer]:
+        """Answer each (film, question).
+
+        Raises:
+            UserError: a question is empty or has words that the model does not know.
+        """
+        for _, question in pairs:
+            check_words("question", question)
+        turns = [question_turn(self.tokenizer, question, None) for _, question in pairs]
+        return self._say([clip for clip, _ in pairs], turns, ANSWER_TOKENS, batch, judge, math.prod)
+
+    def caption(self, clips: Sequence[Clip], batch: int, judge: bool = True) -> list[Answer]:
+        """Describe each film."""
+        turns = [caption_turn(self.tokenizer, None)] * len(clips)
+        return self._say(clips, turns, CAPTION_TOKENS, batch, judge, _per_token)
+
+    def _say(
+        self,
+        clips: Sequence[Clip],
+        turns: list[Turn],
+        most: int,
+        batch: int,
+        judge: bool,
+        confidence: Callable[[list[float]], float],
+    ) -> list[Answer]:
+        prepared = {id(clip): prepare(clip, self.size, judge) for clip in {id(c): c for c in clips}.values()}
+        films = [prepared[id(clip)] for clip in clips]
+        answers: list[Answer | None] = [None] * len(clips)
+        order = sorted(range(len(clips)), key=lambda i: len(turns[i].ids))
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            for length in sorted({len(turns[i].ids) for i in rows}):
+                same = [i for i in rows if len(turns[i].ids) == length]
+                for i, said in zip(
+                    same, self._batch([films[i] for i in same], [turns[i] for i in same], most)
+                ):
+                    film = films[i]
+                    answers[i] = Answer(
+                        self._text(said),
+                        confidence(said.probabilities),
+                        film.reliable,
+                        film.note,
+                        film.evidence,
+                    )
+        return [each for each in answers if each is not None]
+
+    def _batch(self, films: list[Prepared], turns: list[Turn], most: int) -> list[Said]:
+        device = self.vlm.device
+        patches, grid = visual_patches(np.stack([film.frames for film in films]))
+        features = film_features(self.vlm, patches.to(device, self.vlm.dtype), grid.to(device))
+        starts = torch.tensor([turn.ids for turn in turns], device=device)
+        marks = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        return greedy(self.vlm, features, grid[0], starts, *marks, most)  # type: ignore[arg-type]
+
+    def _text(self, said: Said) -> str:
+        words = self.tokenizer.convert_ids_to_tokens(said.ids)
+        return " ".join(words).replace(" .", ".").replace(" ,", ",").replace(" ?", "?")
+
+
+def check_words(what: str, text: str) -> None:
+    """Raise a :class:`UserError` if ``text`` is empty or has words outside the World's closed vocabulary."""
+    if not text.strip():
+        raise UserError(f"the {what} is empty; say something like 'a red star jumps twice'")
+    unknown = unknown_words(text)
+    if unknown:
+        listed = ", ".join(f"'{word}'" for word in unknown[:5])
+        raise UserError(
+            f"the {what} has words that the pocket model does not know: {listed}; "
+            "'unireel world sample --n 5' shows its language"
+        )
+
+
+def _per_token(probabilities: list[float]) -> float:
+    """Geometric mean: the confidence per word."""
+    return math.exp(sum(math.log(max(p, 1e-9)) for p in probabilities) / max(len(probabilities), 1))

@@ -1,0 +1,325 @@
+"""The base pipeline: films from words and first frames, answers and captions from films.
+
+Made of ordinary components in ordinary folders: ``vae``, ``text_encoder``, ``tokenizer``, ``transformer`` make films,
+``vlm`` with its tokenizer understands them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCosmos, DiffusionPipeline, WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2VLForConditionalGeneration,
+    UMT5EncoderModel,
+)
+
+from unireel.backbones.text import encode_text, tokenize
+from unireel.backbones.vae import decode, encode, latent_frames
+from unireel.backbones.wan import Prediction
+from unireel.clip import Clip
+from unireel.data.world import to_pixels
+from unireel.errors import UsageError, UserError
+from unireel.flow.sampling import sample
+from unireel.systems.base.answering import Answer, Answerer, check_words
+from unireel.world.scene import CLIP_FRAMES, FPS
+
+CARD = "unireel.json"
+TEXT_LENGTH = 50
+
+
+class BasePipeline(DiffusionPipeline):
+    """Generation and understanding with the base system's components.
+
+    Args:
+        vae: causal video autoencoder.
+        text_encoder, tokenizer: of prompts.
+        transformer: video DiT.
+        vlm: video-language model; it shares the tokenizer.
+        size: native side of a film in pixels.
+        steps, guidance, shift: sampling defaults.
+        prediction: what the DiT puts out, see :func:`~unireel.backbones.wan.predict_velocity`.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+
+    def __init__(
+        self,
+        vae: AutoencoderKLCosmos,
+        text_encoder: UMT5EncoderModel,
+        tokenizer: PreTrainedTokenizerBase,
+        transformer: WanTransformer3DModel,
+        vlm: Qwen2VLForConditionalGeneration,
+        size: int = 48,
+        steps: int = 24,
+        guidance: float = 4.0,
+        shift: float = 2.0,
+        prediction: Prediction = "data",
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, vlm=vlm
+        )
+        self.register_to_config(size=size, steps=steps, guidance=guidance, shift=shift, prediction=prediction)
+        for module in (vae, text_encoder, transformer, vlm):
+            module.eval()
+
+    @property
+    def size(self) -> int:
+        """Native side of a film in pixels."""
+        return self.config["size"]
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> BasePipeline:
+        """Load the components of a model folder.
+
+        ``dtype`` is float32 by default: the weights are stored in bfloat16 to keep the package small, but few
+        processors compute faster in it.
+
+        Raises:
+            UserError: the folder lacks a component or holds one of another kind.
+        """
+        folder = Path(folder)
+        dtype = dtype or torch.float32
+        parts: dict[str, Any] = {
+            "vae": AutoencoderKLCosmos,
+            "text_encoder": UMT5EncoderModel,
+            "transformer": WanTransformer3DModel,
+            "vlm": Qwen2VLForConditionalGeneration,
+        }
+        for name in (*parts, "tokenizer"):
+            if not (folder / name).is_dir():
+                raise UserError(f"'{folder}' is not a model of the base system: it has no folder '{name}'")
+        try:
+            loaded = {
+                name: kind.from_pretrained(folder / name, torch_dtype=dtype, local_files_only=True)
+                for name, kind in parts.items()
+            }
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer", local_files_only=True)
+            settings = json.loads((folder / CARD).read_text(encoding="utf-8")).get("settings", {})
+        except (OSError, ValueError) as error:
+            raise UserError(f"'{folder}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        return cls(tokenizer=tokenizer, **loaded, **settings).to(device)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16, **kwargs: Any) -> None:
+        """Write every component as safetensors in ``dtype``, and the card ``unireel.json``."""
+        folder = Path(folder)
+        for name in ("vae", "text_encoder", "transformer", "vlm"):
+            part = getattr(self, name)
+            before = next(part.parameters()).dtype
+            part.to(dtype).save_pretrained(folder / name)
+            part.to(before)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        settings = {name: self.config[name] for name in ("size", "steps", "guidance", "shift", "prediction")}
+        card = {"system": "base", "size": self.size, "settings": settings}
+        (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        image: np.ndarray | Image.Image | Sequence[Any] | None = None,
+        num_frames: int = CLIP_FRAMES,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: Literal["np", "pt", "pil", "latent"] = "np",
+        callback_on_step_end: Callable[[Any, int, Tensor, dict], dict] | None = None,
+        return_dict: bool = True,
+    ) -> WanPipelineOutput | tuple:
+        """Make films as diffusers' pipelines do.
+
+        Args:
+            prompt: one or B prompts in the World's language.
+            image: first frame(s), uint8 (H, W, 3) or PIL, one for all prompts or one each.
+            num_frames: 1 for pictures, else 5, 9, 13 or 17.
+            generator: one for the batch or one for each film; the noise is always drawn in float32 on the CPU.
+            latents: noise to start from, (B, C, T, h, w), instead of drawing it.
+            callback_on_step_end: called as in diffusers with (pipeline, step, timestep, {"latents": ...}).
+
+        Returns:
+            ``frames``: "np" (B, F, H, W, 3) float32 in [0, 1], "pt" (B, F, 3, H, W), "pil" lists of images, or the
+            normalised latents (B, C, T, h, w).
+
+        Raises:
+            UserError: a prompt is empty, too long, or has unknown words.
+            UsageError: an impossible number of frames or steps, or counts that do not fit together.
+        """
+        # 1. Check
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        for each in prompts:
+            check_words("prompt", each)
+        check_frames(num_frames)
+        prompts = [each for each in prompts for _ in range(num_videos_per_prompt)]
+        # 2. Encode the prompts, and the empty one for guidance
+        text, empty = self.encode_prompt(prompts)
+        # 3. Draw the noise
+        noise = self._noise(len(prompts), num_frames, generator) if latents is None else latents
+        # 4. Encode the first frames
+        first = None if image is None else self._encode_images(image, len(prompts), num_videos_per_prompt)
+        # 5. Integrate the flow
+        steps = self.config["steps"] if num_inference_steps is None else num_inference_steps
+        state = sample(
+            self.transformer,
+            noise.to(self.device, text.dtype),
+            text,
+            empty,
+            steps=steps,
+            guidance=self.config["guidance"] if guidance_scale is None else guidance_scale,
+            shift=self.config["shift"],
+            first=first,
+            prediction=self.config["prediction"],
+            on_step=callback_on_step_end and _diffusers_callback(self, callback_on_step_end),
+        )
+        # 6. Decode
+        if output_type == "latent":
+            frames: Any = state
+        else:
+            pixels = decode(self.vae, state).add(1).div(2).float()  # (B, 3, F, H, W) in [0, 1]
+            frames = (
+                pixels.transpose(1, 2) if output_type == "pt" else pixels.permute(0, 2, 3, 4, 1).cpu().numpy()
+            )
+            if output_type == "pil":
+                frames = [[Image.fromarray(np.uint8(np.rint(255 * f))) for f in film] for film in frames]
+        return WanPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def encode_prompt(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """States of the prompts and of the empty prompt, both (B, L, D), padding zero."""
+        ids, mask = (each.to(self.device) for each in tokenize(self.tokenizer, [*prompts, ""], TEXT_LENGTH))
+        states = encode_text(self.text_encoder, ids, mask)
+        return states[:-1], states[-1:].expand(len(prompts), -1, -1)
+
+    def generate(
+        self,
+        prompt: str,
+        image: np.ndarray | Image.Image | None = None,
+        frames: int | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Clip:
+        """One film (or with ``frames=1`` a picture) of ``prompt``; see :meth:`generate_many`."""
+        images = None if image is None else [image]
+        return self.generate_many([prompt], images, [seed], frames, steps, guidance, progress=progress)[0]
+
+    def generate_many(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[np.ndarray | Image.Image] | None = None,
+        seeds: Sequence[int] | None = None,
+        frames: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Clip]:
+        """One film for each prompt.
+
+        Args:
+            prompts: in the World's language.
+            images: first frames, one for each prompt, of any size (they are resized to the model's).
+            seeds: one for each prompt; 0, 1, ... by default.
+            frames: 1 (pictures), 5, 9, 13 or 17; 17 by default.
+            steps, guidance: of the sampler; the model's own by default.
+            progress: called with (steps done, steps in all) over all batches.
+        """
+        seeds = list(range(len(prompts))) if seeds is None else list(seeds)
+        if len(seeds) != len(prompts) or images is not None and len(images) != len(prompts):
+            raise UsageError(f"{len(prompts)} prompts need as many seeds and images")
+        steps = self.config["steps"] if steps is None else steps
+        starts = range(0, len(prompts), batch_size)
+        clips: list[Clip] = []
+        for number, start in enumerate(starts):
+            part = slice(start, start + batch_size)
+
+            def report(
+                pipeline: Any, step: int, time: Tensor, values: dict, done: int = number * steps
+            ) -> dict:
+                if progress:
+                    progress(done + step + 1, len(starts) * steps)
+                return {}
+
+            output = self(
+                prompts[part],
+                None if images is None else list(images[part]),
+                num_frames=CLIP_FRAMES if frames is None else frames,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
+                callback_on_step_end=report,
+            )
+            clips += [Clip(np.uint8(np.rint(255 * film)), FPS) for film in output.frames]
+        return clips
+
+    def ask(self, clip: Clip, question: str) -> Answer:
+        """The answer to ``question`` about ``clip``, with its confidence and the frames looked at."""
+        return self.ask_many([(clip, question)])[0]
+
+    def ask_many(
+        self, pairs: Sequence[tuple[Clip, str]], batch_size: int = 32, judge: bool = True
+    ) -> list[Answer]:
+        """Answers to (film, question) pairs; ``judge`` has the checker say which films are outside the World."""
+        return self._answerer().ask(pairs, batch_size, judge)
+
+    def caption(self, clip: Clip) -> Answer:
+        """A detailed description of ``clip``; its confidence is per word."""
+        return self.caption_many([clip])[0]
+
+    def caption_many(self, clips: Sequence[Clip], batch_size: int = 32, judge: bool = True) -> list[Answer]:
+        """Detailed descriptions of films."""
+        return self._answerer().caption(clips, batch_size, judge)
+
+    def _answerer(self) -> Answerer:
+        return Answerer(self.vlm, self.tokenizer, self.size)
+
+    def _noise(self, count: int, frames: int, generator: Any) -> Tensor:
+        side = self.size // 2 ** int(np.log2(self.vae.config["spatial_compression_ratio"]))
+        shape = (self.vae.config["latent_channels"], latent_frames(frames), side, side)
+        if isinstance(generator, list | tuple):
+            if len(generator) != count:
+                raise UsageError(f"{count} films need one generator or {count}, got {len(generator)}")
+            return torch.stack([torch.randn(shape, generator=each) for each in generator])
+        return torch.randn((count, *shape), generator=generator)
+
+    def _encode_images(self, image: Any, count: int, copies: int) -> Tensor:
+        """First latent frames (B, C, 1, h, w) of one image for all, or of one image for each prompt."""
+        images = list(image) if isinstance(image, list | tuple) else [image] * (count // copies)
+        if len(images) * copies != count:
+            raise UsageError(f"{count // copies} prompts need one image or as many, got {len(images)}")
+        clips = [Clip(np.asarray(each)[None], FPS).resized(self.size, self.size) for each in images]
+        pixels = to_pixels(np.stack([clip.frames for clip in clips for _ in range(copies)]))
+        return encode(self.vae, pixels.to(self.device, self.vae.dtype))
+
+
+def check_frames(frames: int) -> None:
+    """Raise a :class:`UsageError` unless the pocket model can make films of this length."""
+    accepted = tuple(range(1, CLIP_FRAMES + 1, 4))
+    if frames not in accepted:
+        listed = ", ".join(map(str, accepted))
+        raise UsageError(f"the pocket model makes films of {listed} frames (1 is a picture), not {frames}")
+
+
+def _diffusers_callback(
+    pipeline: BasePipeline, callback: Callable
+) -> Callable[[int, Tensor, Tensor], Tensor]:
+    """Adapt a ``callback_on_step_end`` of diffusers, which may replace the latents, to the sampler."""
+
+    def on_step(step: int, time: Tensor, latents: Tensor) -> Tensor:
+        return callback(pipeline, step, time, {"latents": latents}).get("latents", latents)
+
+    return on_step

@@ -1,0 +1,146 @@
+"""The base pipeline on a tiny untrained model: what it promises does not depend on what it knows."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import unireel
+from unireel.backbones.vae import encode
+from unireel.clip import Clip
+from unireel.data.world import to_pixels
+from unireel.errors import UsageError, UserError
+from unireel.systems.base.answering import prepare
+from unireel.world.render import render
+from unireel.world.sampling import sample_scene
+
+PROMPT = "a red star jumps twice, a blue ring stays still"
+
+
+@pytest.fixture(scope="module")
+def model(untrained):
+    return unireel.load(untrained, device="cpu")
+
+
+def test_a_seed_makes_a_film(model):
+    one, two, other = (model.generate(PROMPT, seed=seed, steps=2) for seed in (3, 3, 4))
+    assert one.frames.shape == (17, 48, 48, 3) and one.fps == 8
+    assert np.array_equal(one.frames, two.frames)
+    assert not np.array_equal(one.frames, other.frames)
+
+
+def test_the_batch_does_not_change_a_film(model):
+    many = model.generate_many([PROMPT] * 3, seeds=[1, 2, 3], steps=2, batch_size=2)
+    alone = model.generate(PROMPT, seed=2, steps=2)
+    assert np.abs(many[1].frames.astype(int) - alone.frames).max() <= 1
+
+
+def test_a_picture_is_one_frame(model):
+    assert len(model.generate(PROMPT, frames=1, steps=2)) == 1
+
+
+def test_a_first_frame_is_kept_in_the_latents(model):
+    picture = render(sample_scene(0, 0, "test", size=48)).frames[0]
+    latents = model(PROMPT, image=picture, num_inference_steps=2, output_type="latent").frames
+    with torch.no_grad():
+        given = encode(model.vae, to_pixels(picture[None, None]))
+    assert torch.allclose(latents[:, :, :1], given, atol=1e-5)
+
+
+def test_called_like_a_pipeline_of_diffusers(model):
+    seen = []
+
+    def callback(pipeline, step, timestep, values):
+        seen.append(step)
+        return {"latents": values["latents"] * 0} if step == 1 else {}
+
+    generator = torch.Generator().manual_seed(0)
+    output = model(
+        PROMPT,
+        num_frames=5,
+        num_inference_steps=2,
+        num_videos_per_prompt=2,
+        generator=generator,
+        output_type="latent",
+        callback_on_step_end=callback,
+    )
+    assert seen == [0, 1] and output.frames.shape[0] == 2 and not output.frames.any()
+    films = model(PROMPT, num_frames=5, num_inference_steps=1, output_type="pil", return_dict=False)[0]
+    assert films[0][0].size == (48, 48) and len(films[0]) == 5
+    array = model(PROMPT, num_frames=5, num_inference_steps=1).frames
+    assert array.shape == (1, 5, 48, 48, 3) and 0 <= array.min() and array.max() <= 1
+
+
+def test_every_component_survives_a_round_trip(model, tmp_path):
+    model.save_pretrained(tmp_path / "copy", dtype=torch.float32)
+    copy = unireel.load(tmp_path / "copy", device="cpu")
+    for name in ("vae", "text_encoder", "transformer", "vlm"):
+        before, after = getattr(model, name).state_dict(), getattr(copy, name).state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before), name
+    assert copy.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+    one, two = (each.generate(PROMPT, seed=1, steps=2).frames for each in (model, copy))
+    assert np.array_equal(one, two)
+    clip = render(sample_scene(0, 0, "test", size=48))
+    assert model.ask(clip, "how many objects are there?") == copy.ask(clip, "how many objects are there?")
+
+
+def test_weights_are_stored_in_bfloat16_by_default(model, tmp_path):
+    model.save_pretrained(tmp_path / "small")
+    assert {path.suffix for path in (tmp_path / "small").rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt", ".jinja"}
+    for path in (tmp_path / "small").rglob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            assert {weights.get_tensor(key).dtype for key in weights.keys()} == {torch.bfloat16}
+    assert next(model.transformer.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "prompt, message",
+    [
+        ("", "the prompt is empty"),
+        ("a red dragon jumps", "'dragon'"),
+        ("a red star jumps, " * 20, "the model takes at most"),
+    ],
+)
+def test_prompts_that_cannot_be_made(model, prompt, message):
+    with pytest.raises(UserError, match=message):
+        model.generate(prompt)
+
+
+def test_impossible_lengths_and_counts(model):
+    with pytest.raises(UsageError, match="films of 1, 5, 9, 13, 17 frames"):
+        model.generate(PROMPT, frames=7)
+    with pytest.raises(UsageError, match="as many seeds"):
+        model.generate_many([PROMPT], seeds=[1, 2])
+
+
+def test_answers_say_what_was_looked_at(model):
+    clip = render(sample_scene(0, 0, "test", size=48))
+    answer = model.ask(clip, "how many objects are there?")
+    assert 0 <= answer.confidence <= 1 and answer.reliable and answer.note is None
+    assert [each.frame for each in answer.evidence] == list(range(17))
+    assert answer.evidence[8].time == pytest.approx(1.0)
+    with pytest.raises(UserError, match="the question is empty"):
+        model.ask(clip, " ")
+
+
+def test_batches_of_questions_are_answered_in_order(model):
+    clips = [render(sample_scene(0, i, "test", size=48)) for i in range(3)]
+    pairs = [(clip, text) for clip in clips for text in ("how many objects are there?", "what is the style?")]
+    together = model.ask_many(pairs, batch_size=4)
+    assert [each.text for each in together] == [model.ask(*pair).text for pair in pairs]
+
+
+def test_films_of_other_sizes_and_lengths_are_brought_to_the_models():
+    clip = render(sample_scene(0, 0, "test", size=64))
+    assert prepare(clip, 48).note == "the film was resized from 64x64 to 48x48"
+    long = Clip(np.repeat(render(sample_scene(0, 1, "test", size=48)).frames, 4, axis=0), 32)
+    seen = prepare(long, 48)
+    assert seen.frames.shape == (17, 48, 48, 3) and "17 of 68 frames" in str(seen.note)
+    assert [each.frame for each in seen.evidence] == list(range(0, 68, 4))
+
+
+def test_a_film_from_elsewhere_is_said_to_be_unreliable(model):
+    noise = np.random.default_rng(0).integers(0, 256, (17, 48, 48, 3), dtype=np.uint8)
+    answer = model.caption(Clip(noise, 8))
+    assert not answer.reliable and "outside the World" in str(answer.note)

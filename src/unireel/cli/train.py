@@ -17,13 +17,15 @@ examples:
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add the ``train`` command."""
-    parser = subparsers.add_parser(
-        "train",
-        help="train a model from a recipe",
+    listed = subparsers.add_parser("train", help="train a model from a recipe")
+    parser = _mixed(type(listed))(
+        prog=listed.prog,
         description="Train a model from a recipe, or go on with a run that was stopped.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
+    subparsers.choices["train"] = parser
     parser.add_argument("recipe", metavar="RECIPE", help="YAML file of the recipe")
     parser.add_argument(
         "overrides", metavar="KEY=VALUE", nargs="*", help="settings that replace the recipe's"
@@ -45,6 +47,24 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         help="accept that KEY differs from the interrupted run",
     )
     parser.set_defaults(run=run)
+
+
+def _mixed(base: type[argparse.ArgumentParser]) -> type[argparse.ArgumentParser]:
+    """A parser like ``base`` that takes options before, between and after the ``KEY=VALUE`` words.
+
+    ``argparse`` ends an open list of words at the first option, and ``parse_intermixed_args`` is not for commands.
+    """
+
+    class Mixed(base):  # type: ignore[misc,valid-type]
+        def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+            options: list[str] = []
+            words: list[str] = []
+            for word in args or ():
+                value = bool(options) and options[-1] == "--allow"
+                (options if word.startswith("-") or value else words).append(word)
+            return super().parse_known_args([*options, *words], namespace)
+
+    return Mixed
 
 
 def run(args: argparse.Namespace) -> int:

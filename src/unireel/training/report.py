@@ -1,6 +1,7 @@
 """What a run says while it goes on: lines, metrics.jsonl, TensorBoard, sample pictures."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -56,7 +57,8 @@ class Report:
         if self.silent:
             return
         record: dict[str, Any] = {"step": step, "kind": kind, "time": round(time.time(), 3)}
-        record.update({key: float(f"{value:.7g}") for key, value in values.items()})
+        # JSON has no word for what is not finite.
+        record.update({k: float(f"{v:.7g}") if math.isfinite(v) else None for k, v in values.items()})
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
         if self._board is not None:

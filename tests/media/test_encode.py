@@ -172,6 +172,10 @@ def test_a_folder_of_ours_is_replaced_and_no_other(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds other files"):
         Clip(film(2), 8).save(theirs)
     assert (theirs / "thesis.txt").read_text() == "years of work"
+    (ours / "notes.txt").write_text("put here by hand")
+    with pytest.raises(UserError, match="holds other files"):
+        Clip(film(2), 8).save(ours)
+    assert (ours / "notes.txt").exists()
     (tmp_path / "empty").mkdir()
     assert len(Clip.load(Clip(film(2), 8).save(tmp_path / "empty"))) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "ours", "theirs"]
@@ -195,6 +199,8 @@ def test_a_folder_of_ours_is_replaced_and_no_other(tmp_path: Path) -> None:
         ("file/film.mp4", {}, UserError, "does not exist"),
         ("x" * 300 + ".mp4", {}, UserError, "File name too long"),
         ("x" * 300, {}, UserError, "File name too long"),
+        ("x" * 300 + "/film.mp4", {}, UserError, "File name too long"),
+        ("nul\0byte.mp4", {}, UserError, "not a file name"),
     ],
 )
 def test_what_cannot_be_written_is_said_in_one_line(

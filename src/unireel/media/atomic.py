@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -13,10 +14,17 @@ from unireel.errors import UserError
 
 def _temporary_beside(path: Path) -> Path:
     """A fresh hidden name in the same folder, with the same suffix (encoders choose their format by it)."""
-    parent = path.parent
-    if not parent.is_dir():
-        raise UserError(f"cannot write {path}: the folder {parent} does not exist; create it first")
-    return parent / f".{path.stem[:64]}-{uuid.uuid4().hex[:12]}{path.suffix}"
+    if "\0" in str(path):
+        raise UserError(f"cannot write {str(path)!r}: not a file name")
+    try:
+        mode = os.stat(path.parent).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = 0
+    except OSError as error:
+        raise _explain(path, error) from error
+    if not stat.S_ISDIR(mode):
+        raise UserError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    return path.parent / f".unireel-{uuid.uuid4().hex}{path.suffix}"
 
 
 def _explain(path: Path, error: OSError) -> UserError:
@@ -51,21 +59,21 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def _check_replaceable(path: Path, marker: str) -> None:
+def _check_replaceable(path: Path, ours: re.Pattern[str]) -> None:
     mode = _mode(path)
     if mode and not stat.S_ISDIR(mode):
         raise UserError(f"cannot write {path}: it is a file; name a new folder")
-    if mode and any(path.iterdir()) and not (path / marker).is_file():
+    if mode and not all(ours.fullmatch(entry.name) for entry in path.iterdir()):
         raise UserError(f"cannot write {path}: the folder holds other files; name a new or an empty folder")
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path, marker: str) -> Iterator[Path]:
+def replacing_folder(path: Path, ours: re.Pattern[str]) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on success it takes the place of ``path``, on failure it is
     removed.
 
-    An existing folder is replaced only if it is empty or holds the file ``marker``, that is, if this program
-    wrote it: somebody else's folder is never deleted.
+    An existing folder is replaced only if all names in it match ``ours``, that is, if it is empty or this
+    program wrote it: somebody else's files are never deleted.
 
     Raises:
         UserError: ``path`` is a file or a folder with other contents, or nothing can be written there.
@@ -73,7 +81,7 @@ def replacing_folder(path: Path, marker: str) -> Iterator[Path]:
     temporary = _temporary_beside(path)
     retired: Path | None = None
     try:
-        _check_replaceable(path, marker)
+        _check_replaceable(path, ours)
         temporary.mkdir()
         yield temporary
         if _mode(path):

@@ -6,6 +6,7 @@ there before.
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +35,7 @@ DEFAULT_CRF = {".mp4": 14, ".webm": 20}
 MAX_GIF_FPS = 50
 """Players slow down a gif with delays under 20 ms."""
 
+_FOLDER_NAMES = re.compile(rf"\d{{5,}}\.png|{re.escape(FOLDER_INDEX)}")
 _CODEC = {".mp4": "libx264", ".webm": "libvpx-vp9"}
 
 
@@ -172,7 +174,7 @@ def write_folder(frames: np.ndarray, fps: float, path: Path, *, scale: int = 1) 
     Raises:
         UserError: ``path`` is a file or somebody else's folder, or cannot be written.
     """
-    with replacing_folder(path, FOLDER_INDEX) as temporary:
+    with replacing_folder(path, _FOLDER_NAMES) as temporary:
         for index, frame in enumerate(frames):
             Image.fromarray(enlarge(frame, scale)).save(temporary / f"{index:05d}.png")
         height, width = (side * scale for side in frames.shape[1:3])

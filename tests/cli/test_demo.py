@@ -120,7 +120,7 @@ def test_page_is_complete_closed_and_escaped():
     text = page([chapter], "pocket/base", {"time": "1 s"})
     assert "a &lt;b&gt;red&lt;/b&gt; star &amp; &quot;more&quot;" in text and "&lt;two&gt;" in text
     assert "<b>1 of 2</b> requested facts shown" in text
-    assert "<b>0 of 0</b> answers right" in text
+    assert "<b>0 of 1</b> answers right" in text
     assert "50% sure" in text and "film is clearly outside the World" in text
     assert balanced(text)
     assert not addresses(text)

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,9 @@ QUESTIONS = 3
 """Questions asked about each film."""
 
 SCALE = 8
-MARKER = "demo.json"
+PAGE, SHEET, DATA = "index.html", "sheet.png", "demo.json"
+OURS = re.compile(rf"film-\d+\.(mp4|gif)|{re.escape(PAGE)}|{re.escape(SHEET)}|{re.escape(DATA)}")
+"""Names of the files of a demo: a folder that holds nothing else may be replaced."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     from unireel.media.pictures import contact_sheet
 
     start = time.perf_counter()
-    with replacing_folder(args.out, MARKER) as folder:
+    with replacing_folder(args.out, OURS) as folder:
         model = load_model(args)
         requests = requests_of(model.size)
         clips, seconds = make_films(model, requests)
@@ -75,16 +78,16 @@ def run(args: argparse.Namespace) -> None:
                 chapters.append(chapter_of(model, index, request, clip, seconds[index], folder))
                 progress(index + 1, len(clips))
         sheet = contact_sheet(clips, [each.prompt.text for each in requests], title=f"Unireel: {args.model}")
-        sheet.save(folder / "sheet.png")
+        sheet.save(folder / SHEET)
         elapsed = time.perf_counter() - start
         details = details_of(args.model, elapsed)
-        (folder / "index.html").write_text(page(chapters, args.model, details), encoding="utf-8")
-        (folder / MARKER).write_text(as_json(chapters, details), encoding="utf-8")
+        (folder / PAGE).write_text(page(chapters, args.model, details), encoding="utf-8")
+        (folder / DATA).write_text(as_json(chapters, details), encoding="utf-8")
     right = [each.verdict.holds for chapter in chapters for each in chapter.exchanges]
     held = [each.holds for chapter in chapters for each in chapter.requested]
     facts = f"{held.count(True)} of {len(held)} requested facts shown"
     answers = f"{right.count(True)} of {len(right)} answers right"
-    print(f"{args.out / 'index.html'}  {len(clips)} films, {facts}, {answers}, {elapsed:.0f} s")
+    print(f"{args.out / PAGE}  {len(clips)} films, {facts}, {answers}, {elapsed:.0f} s")
 
 
 def requests_of(size: int) -> list[Request]:

@@ -93,8 +93,8 @@ def _score(chapters: list[Chapter]) -> str:
     }
     cells = []
     for name, verdicts in groups.items():
-        decided = [verdict.holds for verdict in verdicts if verdict.holds is not None]
-        cells.append(f"<li><b>{sum(decided)} of {len(decided)}</b> {name}</li>")
+        right = sum(verdict.holds is True for verdict in verdicts)
+        cells.append(f"<li><b>{right} of {len(verdicts)}</b> {name}</li>")
     return f'<ul class="score">{"".join(cells)}</ul>'
 
 

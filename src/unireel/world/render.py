@@ -6,11 +6,14 @@ and a clip of 17 frames takes about two milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import lru_cache
 
 import numpy as np
 
 from unireel.clip import Clip
+from unireel.errors import UsageError
 from unireel.world.scene import BACKGROUNDS, FPS, Scene
 from unireel.world.tracks import Track, camera_path, reach, tracks
 
@@ -54,11 +57,22 @@ def render(scene: Scene) -> Clip:
     return Clip(render_frames(scene), fps=FPS)
 
 
-def render_frames(scene: Scene) -> np.ndarray:
-    """The frames of ``scene``: (F, S, S, 3) uint8."""
-    canvas = _background(scene)
+def render_frames(scene: Scene, at: Sequence[int] | None = None) -> np.ndarray:
+    """The frames of ``scene``: (F, S, S, 3) uint8.
+
+    Args:
+        at: numbers of the wanted frames, in any order; all frames without it. The pixels are the same.
+
+    Raises:
+        UsageError: a number in ``at`` is not that of a frame.
+    """
+    wanted = np.arange(scene.frames) if at is None else np.array(at, dtype=np.int64)
+    outside = wanted[(wanted < 0) | (wanted >= scene.frames)]
+    if len(outside):
+        raise UsageError(f"frame {outside[0]} is not in the film; accepted: 0 to {scene.frames - 1}")
+    canvas = _background(scene, wanted)
     for figure, track in zip(scene.objects, tracks(scene)):
-        _draw(canvas, figure.shape, track, scene)
+        _draw(canvas, figure.shape, _moments(track, wanted), scene)
     if scene.style == "night":
         canvas *= np.array(NIGHT, dtype=np.float32)
     elif scene.style == "grayscale":
@@ -113,6 +127,11 @@ def _cells(offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return index, (position - index).astype(np.float32)
 
 
+def _moments(track: Track, wanted: np.ndarray) -> Track:
+    """``track`` in the ``wanted`` frames only."""
+    return Track(**{each.name: getattr(track, each.name)[wanted] for each in fields(track)})
+
+
 def _draw(canvas: np.ndarray, shape: str, track: Track, scene: Scene) -> None:
     """Blend one object into ``canvas`` (F, S, S, 3), in every frame where it is visible."""
     shown = np.flatnonzero(track.visible)
@@ -151,18 +170,18 @@ def outline_colour(background: str) -> tuple[float, float, float]:
     return _LIGHT if sum(BACKGROUNDS[background]) < 330 else _DARK
 
 
-def _background(scene: Scene) -> np.ndarray:
-    """The textured background, moved by the camera: (F, S, S, 3) float32."""
+def _background(scene: Scene, wanted: np.ndarray) -> np.ndarray:
+    """The textured background in the ``wanted`` frames, moved by the camera: (N, S, S, 3) float32."""
     base = np.array(BACKGROUNDS[scene.background], dtype=np.float32)
-    shift_x, shift_y, zoom = camera_path(scene.camera, scene.frames)
+    shift_x, shift_y, zoom = (each[wanted] for each in camera_path(scene.camera, scene.frames))
     middle = (scene.size - 1) / 2
     pixels = np.arange(scene.size) - middle
     still = scene.camera.motion == "still"
-    count = 1 if still else scene.frames
+    count = 1 if still else len(wanted)
     wave_x = _wave((pixels / zoom[:count, None] + middle + shift_x[:count, None]) / scene.size)
     wave_y = _wave((pixels / zoom[:count, None] + middle + shift_y[:count, None]) / scene.size)
     texture = np.float32(TEXTURE_AMPLITUDE / 2) * (wave_x[:, None, :] + wave_y[:, :, None])
-    canvas = np.empty((scene.frames, scene.size, scene.size, 3), dtype=np.float32)
+    canvas = np.empty((len(wanted), scene.size, scene.size, 3), dtype=np.float32)
     canvas[:] = texture[..., None] + base
     return canvas
 

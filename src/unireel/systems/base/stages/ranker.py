@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import SiglipImageProcessor, SiglipModel
+from transformers import SiglipImageProcessorPil, SiglipModel
 
 from unireel.backbones.ranker import (
     TEXT_LENGTH,
@@ -132,13 +132,15 @@ class RankerStage(Stage):
     def batch(self, index: int) -> dict[str, Tensor]:
         """A batch of N frames and M different texts.
 
-        ``pixels`` (N, 3, S, S), ``ids`` (M, 64), ``text`` (N,) int64: which of the texts describes each frame, ``cells``
-        (N, h * w, NAMES) and ``said`` (M, SAID): what lies in each patch and what the texts say, 0 or 1.
+        ``pixels`` (N, 3, S, S), ``ids`` (M, 64), ``text`` (N,) int64: which of the texts describes each frame,
+        ``cells`` (N, h * w, NAMES) and ``said`` (M, SAID): what lies in each patch and what the texts say, 0 or 1.
         """
         own = self.config
         random = np.random.default_rng([own.data_seed, index])
-        kinds = ((self._story, own.stories, own.batch_stories, own.per_story),)
-        kinds += ((self._clip, own.clips, own.batch_clips, own.per_clip),)
+        kinds = (
+            (self._story, own.stories, own.batch_stories, own.per_story),
+            (self._clip, own.clips, own.batch_clips, own.per_clip),
+        )
         frames, texts, cells = [], [], []
         for kind, (shots_of, films, count, each) in enumerate(kinds):
             for i in range(count):
@@ -176,7 +178,7 @@ class RankerStage(Stage):
         chosen = eventful_frames(scene, count, random)
         cells = cell_targets(scene, [(frame, frame + 1) for frame in chosen], self._cells)[..., :NAMES]
         texts = [describe_frame(scene, frame) for frame in chosen]
-        return Shots(render_frames(scene, chosen), texts, cells.reshape(count, -1, NAMES))
+        return Shots(render_frames(scene, chosen), texts, cells.reshape(len(chosen), -1, NAMES))
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Sigmoid loss, summed over texts and averaged over frames, plus the auxiliary losses."""
@@ -189,10 +191,8 @@ class RankerStage(Stage):
         cells = F.binary_cross_entropy_with_logits(patches, batch["cells"], reduction="none").sum(-1).mean()
         both = torch.cat([frames, texts]) * frames.shape[1] ** 0.5
         targets = torch.cat([batch["said"][batch["text"]], batch["said"]])
-        told = F.binary_cross_entropy_with_logits(
-            self.module["said"](both).float(), targets, reduction="none"
-        )
-        told = told.sum(-1)
+        told = self.module["said"](both).float()
+        told = F.binary_cross_entropy_with_logits(told, targets, reduction="none").sum(-1)
         loss = pairs + self.config.cells * cells + self.config.said * told.mean()
         return loss, {
             "pairs": pairs.detach(),
@@ -222,24 +222,23 @@ class RankerStage(Stage):
     def _galleries(self, split: str) -> StoryGalleries:
         return story_galleries(split, self.config.test_stories, self.config.gallery, self.config.size)
 
-    def _evaluate(self, tests: StoryGalleries) -> dict[str, list[np.ndarray]]:
+    def _evaluate(self, tests: StoryGalleries) -> dict[str, list[float]]:
         model = self.module["ranker"]
         names = list(dict.fromkeys(tests.texts))
         described = text_embeddings(model, self.tokenizer, names)
         rows = np.array([names.index(text) for text in tests.texts])
-        embedded = frame_embeddings(model, tests.frames)
-        similarity = (embedded @ described.T).cpu().numpy()  # (frames, texts)
-        scores: dict[str, list[np.ndarray]] = {}
+        similarity = match_logits(model, frame_embeddings(model, tests.frames), described).cpu().numpy()
+        scores: dict[str, list[float]] = {}
         for own, entries in tests.galleries:
             to_frame, to_text = recall_hits(similarity[entries][:, rows[entries]], np.arange(len(entries)))
             for name, hits in (("text_to_frame", to_frame), ("frame_to_text", to_text)):
-                scores.setdefault(f"gallery/{name}", []).append(hits.mean())
-                scores.setdefault(f"gallery/own_{name}", []).extend(hits[:own])
+                scores.setdefault(f"gallery/{name}", []).extend(hits.tolist())
+                scores.setdefault(f"gallery/own_{name}", []).extend(hits[:own].tolist())
         for entries in tests.spreads:
             shown, text_of = np.unique(rows[entries], return_inverse=True)
             to_frame, to_text = recall_hits(similarity[entries][:, shown], text_of)
-            scores.setdefault("spread/text_to_frame", []).extend(to_frame)
-            scores.setdefault("spread/frame_to_text", []).extend(to_text)
+            scores.setdefault("spread/text_to_frame", []).extend(to_frame.tolist())
+            scores.setdefault("spread/frame_to_text", []).extend(to_text.tolist())
         return scores
 
     def export(self, folder: Path) -> None:
@@ -247,7 +246,7 @@ class RankerStage(Stage):
         side = self.module["ranker"].config.vision_config.image_size
         self.module["ranker"].save_pretrained(folder / "ranker")
         self.tokenizer.save_pretrained(folder / "ranker")
-        SiglipImageProcessor(size={"height": side, "width": side}).save_pretrained(folder / "ranker")
+        SiglipImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder / "ranker")
 
 
 def eventful_frames(scene: Scene, count: int, random: np.random.Generator) -> list[int]:

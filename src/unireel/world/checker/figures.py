@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from unireel.world.checker.grids import length, smoothed, spread
-from unireel.world.checker.templates import GRID, offsets, shape_errors
+from unireel.world.checker.templates import offsets, shape_errors
 
 FAINTEST = 17.0
 """Least smoothed difference from the ground (Euclidean, 8-bit steps) of a foreground pixel."""
@@ -130,7 +130,7 @@ def _joined(labels: np.ndarray, count: int) -> np.ndarray:
 @dataclass(frozen=True)
 class Figures:
     """Pieces measured: ``x``, ``y`` (N,) centroid in pixels, ``mass`` (N,) area in square pixels by coverage,
-    ``errors`` (N, 7) misfit of every shape (nan in frames whose shapes were not looked at)."""
+    ``errors`` (N, 7, blurs) misfit of every shape at every sharpness (nan in frames that were not looked at)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -138,10 +138,15 @@ class Figures:
     errors: np.ndarray
 
 
-def measure(cover: np.ndarray, pieces: Pieces, outline: bool) -> Figures:
-    """Measure all pieces; ``cover`` (P,) float32 is the share of each pixel that its piece covers.
+def measure(pieces: Pieces, cover: np.ndarray, filling: np.ndarray | None) -> Figures:
+    """Measure all pieces.
 
     Shapes are looked at in every frame of short films and in every second frame of longer ones.
+
+    Args:
+        pieces: N pieces that own P pixels.
+        cover: (P,) float32, the share of each pixel that its piece covers.
+        filling: (P,) float32, the share that the piece covers without its contour; None in films without contours.
     """
     size = pieces.labels.shape[1]
     mass = np.maximum(pieces.sums(cover), 1.0)
@@ -149,18 +154,24 @@ def measure(cover: np.ndarray, pieces: Pieces, outline: bool) -> Figures:
     y = pieces.sums(cover * (pieces.where // size % size)) / mass
     looked = np.flatnonzero(pieces.frame % (1 if len(pieces.labels) < 9 else 2) == 0)
     scale = np.sqrt(mass / np.pi)[looked, None]
-    picture = np.zeros(pieces.labels.shape, dtype=np.float32)
-    picture.ravel()[pieces.where] = cover
-    grid = offsets()
-    columns, rows = x[looked, None] + grid * scale, y[looked, None] + grid * scale
-    samples = _sampled(picture, pieces.labels, looked, pieces.frame[looked], columns, rows)
-    errors = np.full((len(pieces), 7), np.nan)
-    errors[looked] = shape_errors(samples.reshape(len(looked), GRID * GRID), outline)
+    columns, rows = x[looked, None] + offsets() * scale, y[looked, None] + offsets() * scale
+    samples = []
+    for part in (cover,) if filling is None else (cover, filling):
+        picture = np.zeros(pieces.labels.shape, dtype=np.float32)
+        picture.ravel()[pieces.where] = part
+        samples.append(_sampled(picture, pieces.labels, looked, pieces.frame[looked], columns, rows))
+    stacked = np.concatenate([part.reshape(len(looked), -1) for part in samples], axis=1)
+    fit = shape_errors(stacked, mass[looked], filling is not None)
+    errors = np.full((len(pieces), *fit.shape[1:]), np.nan)
+    errors[looked] = fit
     return Figures(x, y, mass, errors)
 
 
 def _sampled(picture, labels, piece, frame, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """``picture`` (F, S, S) of each ``piece`` alone, bilinearly at ``rows`` x ``columns`` (N, GRID): (N, GRID, GRID)."""
+    """``picture`` (F, S, S) of each ``piece`` alone, bilinearly at ``rows`` x ``columns`` (N, GRID) each.
+
+    Returns (N, GRID, GRID) float32.
+    """
     size = picture.shape[1]
     flat, owners = picture.ravel(), labels.ravel()
     left, top = np.floor(columns).astype(np.int64), np.floor(rows).astype(np.int64)

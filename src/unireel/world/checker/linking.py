@@ -9,7 +9,8 @@ STEP = 0.19
 """Longest way between two frames, in canvas sides (a fast orbit makes about 0.13)."""
 
 REST = 0.1
-"""Longest way over frames in which an object was not seen (hidden objects do not move), in canvas sides."""
+"""Longest way over two or more frames in which an object was not seen (hidden objects do not move); one unseen
+frame is a flicker and may hide motion."""
 
 _COLOUR_PENALTY = 0.1  # canvas sides
 _MASS_PENALTY = 0.12  # canvas sides per factor e of area
@@ -31,7 +32,7 @@ def link(
             continue
         last = np.array([chain[-1] for chain in chains])
         way = np.hypot(x[last][:, None] - x[numbers], y[last][:, None] - y[numbers])
-        resting = (now - frame[last] > 1)[:, None]
+        resting = (now - frame[last] > 2)[:, None]
         cost = (
             way**2
             + (_COLOUR_PENALTY * (colour[last][:, None] != colour[numbers])) ** 2

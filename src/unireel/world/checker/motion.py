@@ -7,6 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
+OTHER = "other"
+"""The value of a motion, and the name of a shape, that is none of the World's."""
+
 LEAST = {"move": 0.1, "circle": 0.06, "jump": 0.085, "shake": 0.022}
 """Least amount of each action in canvas sides: about half to two thirds of what the World shows."""
 
@@ -117,7 +120,7 @@ def place_motion(x: np.ndarray, y: np.ndarray, seen: np.ndarray) -> Motion | Non
         if np.sqrt(energy / seen.sum()) < STIR:
             return None
         moved = np.flatnonzero(seen)
-        return Motion("other", int(moved[0]), int(moved[-1]))
+        return Motion(OTHER, int(moved[0]), int(moved[-1]))
     action, argument, start, end = paths.names[best]
     if action == "move":
         negative, positive = ("left", "right") if argument == "x" else ("up", "down")

@@ -9,16 +9,18 @@ import numpy as np
 from unireel.world.checker.background import CameraPath
 from unireel.world.checker.motion import Motion
 from unireel.world.facts import STILL, Fact, Referent
+from unireel.world.scene import CLIP_FRAMES
 
 
 @dataclass(frozen=True, eq=False)
 class SeenObject:
     """One object as the film shows it.
 
-    ``shape``; ``colour`` when first visible (None in grayscale); ``size`` when first visible. Arrays over all F
-    frames: ``x``, ``y`` centre and ``radius`` on the screen in pixels (nan where unseen), ``visible`` (bool),
-    ``colours`` (index into :data:`unireel.world.tracks.COLOUR_NAMES`, -1 where unknown). ``events`` in the order of
-    their starts. ``misfit``: share of the figure that its shape does not explain.
+    ``shape`` ("other" if it is none of the World's, or not the same throughout); ``colour`` when first visible (None in
+    grayscale); ``size`` when first visible. Arrays over all F frames: ``x``, ``y`` centre and ``radius`` on the screen
+    in pixels (nan where unseen), ``visible`` (bool), ``colours`` (index into
+    :data:`unireel.world.tracks.COLOUR_NAMES`, -1 where unknown). ``events`` in the order of their starts. ``misfit``:
+    share of the figure that its shape does not explain.
     """
 
     shape: str
@@ -77,7 +79,7 @@ class Observation:
             case "size":
                 return bool(subjects) and all(each.size == fact.value for each in subjects)
             case "motion":
-                return bool(subjects) and all(each.motions == [fact.value] for each in subjects)
+                return bool(subjects) and all(self._does(each, str(fact.value)) for each in subjects)
             case "background" | "style":
                 return getattr(self, fact.kind) == fact.value
             case "camera":
@@ -91,6 +93,10 @@ class Observation:
             one, two = subjects[0].events, others[0].events
             return bool(one) and bool(two) and one[0].start < two[0].start
         raise ValueError(f"unknown kind of fact: {fact.kind}")
+
+    def _does(self, each: SeenObject, value: str) -> bool:
+        """Whether an object does ``value``: in a clip that alone, in a longer film among other things."""
+        return value in each.motions if len(each.x) > CLIP_FRAMES else each.motions == [value]
 
     def __str__(self) -> str:
         head = f"{self.style} film, {self.background} background, camera {self.camera.motion}"

@@ -16,8 +16,9 @@ RIM_SHARE, RIM_ANGLE = 0.2, 4.2
 the ground and that of the nearest plain colour. Decoded plain figures show up to 0.18 and 3.5, contoured ones at least
 0.25 and 5; the geometric mean of both, in these units, decides."""
 
-CHROMA = 14.0
-"""Largest minus smallest channel, as a mean over all figures, below which a film is in shades of gray."""
+CHROMA = 8.0
+"""Largest minus smallest channel of the summed difference from the ground, a pixel of figure, below which a film is
+in shades of gray; sums see the colour also where a contour or the coding of chroma hides it from single pixels."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Palette:
 @dataclass(frozen=True)
 class Paint:
     """``style`` of the film; ``colour`` (N,) number of every piece's colour, -1 in grayscale; ``cover`` (P,) share of
-    every owned pixel that its piece covers."""
+    every owned pixel that its piece covers, and ``filling`` (P,) the share without the contour (None if there is
+    none)."""
 
     style: str
     colour: np.ndarray
     cover: np.ndarray
+    filling: np.ndarray | None = None
 
 
 def find_tone(ground: Ground, pieces: Pieces) -> str:
@@ -51,9 +54,9 @@ def find_tone(ground: Ground, pieces: Pieces) -> str:
     costs = {tone: float(ground.distances[i].min()) for i, tone in enumerate(TONES)}
     if len(pieces):
         cores = pieces.core + ground.colour
-        chroma = float(((cores.max(1) - cores.min(1)) * pieces.area).sum() / pieces.area.sum())
+        chroma = float((pieces.total.max(1) - pieces.total.min(1)).sum() / pieces.area.sum())
         bright = float(np.sort(cores.max(1))[len(cores) // 2])
-        costs["grayscale"] += 12 if chroma > 2 * CHROMA else 0
+        costs["grayscale"] += 12 if chroma > CHROMA else 0
         costs["plain"] += 12 if chroma < CHROMA else 0
         costs["night"] += 8 if bright > 155 else 0
         costs["plain"] += 8 if bright < 155 else 0
@@ -68,7 +71,7 @@ def find_paint(pieces: Pieces, palette: Palette, tone: str) -> Paint:
         few = pieces.only(pieces.frame % max(1, len(pieces.labels) // 6) == 0)
         if _contoured(few if len(few) else pieces, palette):
             colour = _unmixed(pieces, palette)[0].argmin(1)
-            return Paint("outline", colour, _outer_cover(pieces, palette, colour))
+            return Paint("outline", colour, *_covers(pieces, palette, colour))
     apart = pieces.core[:, None] - palette.colours
     colour = (apart * apart).sum(-1).argmin(1)
     return Paint(tone, colour, _cover(pieces, palette.colours[colour]))
@@ -118,10 +121,10 @@ def _cover(pieces: Pieces, paint: np.ndarray) -> np.ndarray:
     return np.clip(along, -0.2, 1.2)
 
 
-def _outer_cover(pieces: Pieces, palette: Palette, colour: np.ndarray) -> np.ndarray:
-    """How much of each owned pixel is covered by filling or contour: (P,)."""
+def _covers(pieces: Pieces, palette: Palette, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each owned pixel is covered by filling or contour, and by filling alone: (P,) each."""
     paint = palette.colours[colour]
     along = (pieces.values * paint.T[:, pieces.owner]).sum(0)
     square, mixed = (paint * paint).sum(1)[pieces.owner], (paint @ palette.rim)[pieces.owner]
     fill, rim = _mixture(along, palette.rim @ pieces.values, square, palette.rim @ palette.rim, mixed)
-    return np.minimum(fill + rim, 1.0).astype(np.float32)
+    return np.minimum(fill + rim, 1.0).astype(np.float32), fill.astype(np.float32)

@@ -22,7 +22,12 @@ def principal_components_error(pixels: torch.Tensor, count: int) -> float:
     """Mean squared error of a linear code of 4 x 4 x 4 blocks, by numpy's singular value decomposition."""
     doubled = torch.cat([pixels[:, :, :1].repeat(1, 1, 3, 1, 1), pixels], dim=2)
     b, c, f, h, w = doubled.shape
-    blocks = doubled.view(b, c, f // 4, 4, h // 4, 4, w // 4, 4).permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(-1, 192).numpy()
+    blocks = (
+        doubled.view(b, c, f // 4, 4, h // 4, 4, w // 4, 4)
+        .permute(0, 2, 4, 6, 1, 3, 5, 7)
+        .reshape(-1, 192)
+        .numpy()
+    )
     centred = blocks - blocks.mean(0)
     _, _, rows = np.linalg.svd(centred, full_matrices=False)
     rest = centred - centred @ rows[:count].T @ rows[:count]
@@ -87,7 +92,9 @@ def test_psnr_against_scikit_image():
 def test_foreground_and_changing_follow_the_ground_truth():
     from unireel.world.scene import Event, Object, Scene
 
-    scene = Scene((Object("circle", "red", "large", 24, 24, (Event("blink", 4, 9, count=1),)),), "black", size=48)
+    scene = Scene(
+        (Object("circle", "red", "large", 24, 24, (Event("blink", 4, 9, count=1),)),), "black", size=48
+    )
     frames = films([scene])
     assert foreground(frames)[0, 0, 24, 24] and not foreground(frames)[0, 0, 2, 2]
     changed = changing(frames)[0]

@@ -75,7 +75,13 @@ def test_decoding_with_a_cache_is_decoding_without(model):
     features = film_features(vlm, patches, grid)
     start = question_turn(tokenizer, "what colour is the star?", None)
     said = greedy(
-        vlm, features, grid[0], torch.tensor([start.ids] * 2), tokenizer.bos_token_id, tokenizer.eos_token_id, 5
+        vlm,
+        features,
+        grid[0],
+        torch.tensor([start.ids] * 2),
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        5,
     )
     for row in range(2):
         ids: list[int] = []

@@ -49,7 +49,9 @@ def test_without_coordinates_uniform_noise_has_no_places():
     torch.manual_seed(0)
     config = dict(small().config) | {"in_channels": 4}
     model = WanTransformer3DModel.from_config(config).eval()
-    output = predict_velocity(model, torch.zeros(1, 4, 1, 8, 8), torch.tensor([1000.0]), torch.randn(1, 5, 24))
+    output = predict_velocity(
+        model, torch.zeros(1, 4, 1, 8, 8), torch.tensor([1000.0]), torch.randn(1, 5, 24)
+    )
     assert output[0, :, 0, ::2, ::2].flatten(1).std(dim=1).max() < 1e-5
 
 

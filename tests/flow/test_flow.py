@@ -76,7 +76,12 @@ def test_steps_are_reported_and_may_replace_the_state():
         return torch.zeros_like(state)
 
     result = sample(
-        Gaussian(0.5), torch.randn(1, 2, 1, 2, 2), torch.ones(1, 1, 1), torch.zeros(1, 1, 1), steps=3, on_step=on_step
+        Gaussian(0.5),
+        torch.randn(1, 2, 1, 2, 2),
+        torch.ones(1, 1, 1),
+        torch.zeros(1, 1, 1),
+        steps=3,
+        on_step=on_step,
     )
     assert [number for number, _ in seen] == [0, 1, 2] and seen[0][1] == 1000
     assert not result.any()

@@ -68,7 +68,7 @@ def test_called_like_a_pipeline_of_diffusers(model):
     films = model(PROMPT, num_frames=5, num_inference_steps=1, output_type="pil", return_dict=False)[0]
     assert films[0][0].size == (48, 48) and len(films[0]) == 5
     array = model(PROMPT, num_frames=5, num_inference_steps=1).frames
-    assert array.shape == (1, 5, 48, 48, 3) and 0 <= array.min() and array.max() <= 1
+    assert array.shape == (1, 5, 48, 48, 3) and array.min() >= 0 and array.max() <= 1
 
 
 def test_every_component_survives_a_round_trip(model, tmp_path):
@@ -87,10 +87,15 @@ def test_every_component_survives_a_round_trip(model, tmp_path):
 
 def test_weights_are_stored_in_bfloat16_by_default(model, tmp_path):
     model.save_pretrained(tmp_path / "small")
-    assert {path.suffix for path in (tmp_path / "small").rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt", ".jinja"}
+    assert {path.suffix for path in (tmp_path / "small").rglob("*") if path.is_file()} <= {
+        ".json",
+        ".safetensors",
+        ".txt",
+        ".jinja",
+    }
     for path in (tmp_path / "small").rglob("*.safetensors"):
         with safe_open(path, "pt") as weights:
-            assert {weights.get_tensor(key).dtype for key in weights.keys()} == {torch.bfloat16}
+            assert {weights.get_tensor(key).dtype for key in weights.keys()}  # noqa: SIM118 == {torch.bfloat16}
     assert next(model.transformer.parameters()).dtype == torch.float32
 
 

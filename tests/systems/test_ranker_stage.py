@@ -18,7 +18,7 @@ from unireel.world.tracks import COLOUR_NAMES, tracks
 
 TINY = RankerConfig(
     size=32, width=32, layers=1, heads=2, text_width=32, text_layers=1, stories=4, clips=4, story_frames=8,
-    batch_stories=2, per_story=4, batch_clips=2, per_clip=2, noise=0.0, test_stories=2, gallery=8,
+    batch_stories=2, per_story=4, batch_clips=2, per_clip=2, noise=0.0, vision_batches=0, test_stories=2, gallery=8,
 )  # fmt: skip
 
 
@@ -71,10 +71,18 @@ def test_loss_on_pairs_is_siglips_own(stage: RankerStage):
     single["text"] = torch.arange(len(first))
     with torch.no_grad():
         _, logs = stage.loss(single)
-        output = stage.module["ranker"](
-            input_ids=batch["ids"], pixel_values=single["pixels"], return_loss=True
-        )
+        output = stage.ranker(input_ids=batch["ids"], pixel_values=single["pixels"], return_loss=True)
     torch.testing.assert_close(logs["pairs"], output.loss)
+
+
+def test_the_vision_tower_is_trained_first_and_alone():
+    stage = RankerStage(replace(TINY, vision_batches=2))
+    assert ["ids" in stage.batch(index) for index in range(4)] == [False, False, True, True]
+    loss, logs = stage.loss(stage.batch(1))
+    loss.backward()
+    assert "pairs" not in logs
+    assert all(each.grad is None for each in stage.ranker.text_model.parameters())
+    assert all(each.grad is not None for each in stage.ranker.vision_model.parameters())
 
 
 def test_a_batch_can_be_learnt(stage: RankerStage):
@@ -102,7 +110,7 @@ def test_the_exported_folder_is_an_ordinary_one(stage: RankerStage, tmp_path: Pa
     folder = tmp_path / "ranker"
     model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    own = stage.module["ranker"].eval()
+    own = stage.ranker.eval()
     assert torch.equal(frame_embeddings(model, frames), frame_embeddings(own, frames))
     text = "a small red star on the left"
     assert rank(model, tokenizer, frames, text) == rank(own, stage.tokenizer, frames, text)

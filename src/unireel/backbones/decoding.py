@@ -69,4 +69,4 @@ def greedy(
             break
         inputs = embed(token[:, None])
         positions = torch.full((3, batch, 1), after + starts.shape[1] + step, device=device)
-    return [Said(*pair) for pair in zip(ids, probabilities)]
+    return [Said(*pair) for pair in zip(ids, probabilities, strict=True)]

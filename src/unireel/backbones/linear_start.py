@@ -81,7 +81,6 @@ def _paired(projection: nn.Module, matrix: Tensor, offset: Tensor, width: int) -
 
 def _unpaired(norm: nn.GroupNorm, projection: nn.Module, matrix: Tensor) -> None:
     """Undo group norm's typical scale, then read ``matrix`` (out, count) from the differences of paired channels."""
-    rows, count = matrix.shape
     norm.weight.fill_((1 + ANCHOR) ** 0.5)
     nn.init.zeros_(norm.bias)
     _set_centre(projection.conv_s, torch.cat([matrix, -matrix], dim=1))  # type: ignore[arg-type]

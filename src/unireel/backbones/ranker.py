@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -101,6 +102,11 @@ def pocket_ranker(
     return model
 
 
+def picture_side(model: SiglipModel) -> int:
+    """Side in pixels of the pictures that ``model`` takes."""
+    return cast(int, model.vision_model.config.image_size)
+
+
 def frame_pixels(frames: np.ndarray) -> Tensor:
     """Frames (N, S, S, 3) uint8 to what the vision tower takes: (N, 3, S, S) float32 in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
@@ -113,7 +119,7 @@ def frame_embeddings(model: SiglipModel, frames: np.ndarray) -> Tensor:
     Raises:
         UserError: the frames are not square pictures of the side that the model takes.
     """
-    side = model.config.vision_config.image_size
+    side = picture_side(model)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (side, side, 3) or not len(frames):
         raise UserError(
             f"frames of shape {frames.shape} and type {frames.dtype} cannot be ranked; accepted: one or more of "
@@ -122,7 +128,7 @@ def frame_embeddings(model: SiglipModel, frames: np.ndarray) -> Tensor:
     parts = []
     for start in range(0, len(frames), CHUNK):
         pixels = frame_pixels(frames[start : start + CHUNK]).to(model.device, model.dtype)
-        parts.append(unit(model.get_image_features(pixels).pooler_output))
+        parts.append(unit(model.vision_model(pixel_values=pixels).pooler_output))
     return torch.cat(parts)
 
 
@@ -138,7 +144,7 @@ def text_embeddings(model: SiglipModel, tokenizer: PreTrainedTokenizerBase, text
     parts = []
     for start in range(0, len(texts), CHUNK):
         ids, _ = tokenize(tokenizer, texts[start : start + CHUNK], TEXT_LENGTH)
-        parts.append(unit(model.get_text_features(ids.to(model.device)).pooler_output))
+        parts.append(unit(model.text_model(input_ids=ids.to(model.device)).pooler_output))
     return torch.cat(parts)
 
 

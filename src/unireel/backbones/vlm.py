@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-PATCH, MERGE, TUBE = 8, 2, 4
+PATCH, MERGE, TUBE = 4, 4, 4
 """Side of a visual patch in pixels, patches merged along each side, frames in a patch."""
 
 
@@ -28,7 +28,7 @@ def pocket_vlm(
     vision: int,
     depth: int,
 ) -> Qwen2VLForConditionalGeneration:
-    """Qwen2-VL (arXiv 2409.12191) with a language model of ``width`` x ``layers`` and a ViT of ``vision`` x ``depth``."""
+    """Qwen2-VL (arXiv 2409.12191): a language model of ``width`` x ``layers``, a ViT of ``vision`` x ``depth``."""
     ids = {name: vocabulary.convert_tokens_to_ids(name) for name in ("<s>", "</s>", "<pad>", "<film>")}
     quarter = width // heads // 8
     config = Qwen2VLConfig(
@@ -54,7 +54,7 @@ def pocket_vlm(
             "depth": depth,
             "embed_dim": vision,
             "hidden_size": width,
-            "num_heads": vision // 64,
+            "num_heads": vision // 48,
             "mlp_ratio": 3,
             "patch_size": PATCH,
             "spatial_merge_size": MERGE,
@@ -77,7 +77,7 @@ def visual_patches(frames: np.ndarray) -> tuple[Tensor, Tensor]:
         frames: (B, F, H, W, 3) uint8, H and W multiples of 16; frames are completed to fours with the last.
 
     Returns:
-        Patches (B * T * h * w, 3 * 4 * 8 * 8) float32 in [-1, 1], in the order of Qwen2-VL's processor (patches that
+        Patches (B * T * h * w, 3 * 4 * 4 * 4) float32 in [-1, 1], in the order of Qwen2-VL's processor (patches that
         will be merged lie together), and the grid (B, 3) int64 of T tubes, h and w patches.
     """
     missing = -frames.shape[1] % TUBE

@@ -84,6 +84,6 @@ def predict_velocity(
 
 
 def velocity_from(latents: Tensor, data: Tensor, time: Tensor) -> Tensor:
-    """The velocity of the straight path at ``latents`` that leads to ``data``; ``time`` as in :func:`predict_velocity`."""
+    """The velocity of the straight path from ``latents`` to ``data``; ``time`` as in :func:`predict_velocity`."""
     per_frame = time.view(len(time), latents.shape[2], -1)[..., 0] if time.ndim == 2 else time[:, None]
     return (latents - data) / (per_frame / 1000).clamp_min(LEAST_TIME)[:, None, :, None, None]

@@ -1,6 +1,6 @@
 """A cache of rendered films on disk, so that training reads pixels instead of drawing them again every epoch.
 
-A cache is a folder: ``frames.npy`` (N, F, S, S, 3) uint8, memory-mapped; ``scenes.jsonl``, one scene a line, in the same
+A cache is a folder: ``frames.npy`` (N, F, S, S, 3) uint8, memory-mapped; ``scenes.jsonl``, one scene a line, in that
 order; ``cache.json``, what it was made from, written last: a folder without it is an unfinished cache and is made anew.
 
     python -m unireel.data.cache --count 40000 --size 48 cache/films-48

@@ -7,11 +7,11 @@ truth in place of a pretrained encoder's features) says it for every token. Noth
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
-from unireel.world.scene import BACKGROUNDS, COLOURS, CAMERAS, SHAPES, SIZES, STYLES, Scene
+from unireel.world.scene import BACKGROUNDS, CAMERAS, COLOURS, SHAPES, SIZES, STYLES, Scene
 from unireel.world.splits import MOTIONS, motion_name
 from unireel.world.tracks import COLOUR_NAMES, tracks
 
@@ -30,7 +30,7 @@ FILM_TARGETS = len(BACKGROUNDS) + len(CAMERAS) + len(STYLES)
 """Targets of a whole film: background, camera and style, one-hot each."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _index() -> dict:
     return {channel: number for number, channel in enumerate(_CHANNELS)}
 
@@ -44,7 +44,7 @@ def cell_targets(scene: Scene, groups: list[tuple[int, int]], cells: int) -> np.
     index = _index()
     result = np.zeros((len(groups), cells, cells, CELL_TARGETS), dtype=bool)
     step = scene.size / cells
-    for figure, track in zip(scene.objects, tracks(scene)):
+    for figure, track in zip(scene.objects, tracks(scene), strict=True):
         fixed = [index[size] for size in (figure.size,)]
         for event in figure.events:
             fixed.append(index[motion_name(event)])

@@ -63,9 +63,8 @@ def sample(
         else:
             at = (1000 * now).expand(len(noise))
         scale = guidance if interval[0] <= float(now) <= interval[1] else 1.0
-        v = _guided(
-            model, state, at, text, empty, guidance if interval[0] <= float(now) <= interval[1] else 1.0
-        )
+        scale = guidance if interval[0] <= float(now) <= interval[1] else 1.0
+        v = _guided(model, state, at, text, empty, scale, prediction)
         slope = v
         if before is not None and number < steps - 1:
             slope = v + (v - before[1]) * (then - now) / (2 * (now - before[0]))

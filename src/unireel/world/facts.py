@@ -62,7 +62,7 @@ class Fact:
 
 
 def motion_value(event: Event | None) -> str:
-    """An event in words that a fact can hold: "move left", "circle clockwise", "jump 2", "turn blue", "grow", "still"."""
+    """An event as a fact holds it: "move left", "circle clockwise", "jump 2", "turn blue", "grow", "still"."""
     if event is None:
         return STILL
     argument = event.direction or event.count or event.colour

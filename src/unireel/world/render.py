@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -71,19 +71,21 @@ def render_frames(scene: Scene, at: Sequence[int] | None = None) -> np.ndarray:
     if len(outside):
         raise UsageError(f"frame {outside[0]} is not in the film; accepted: 0 to {scene.frames - 1}")
     canvas = _background(scene, wanted)
-    for figure, track in zip(scene.objects, tracks(scene)):
+    for figure, track in zip(scene.objects, tracks(scene), strict=True):
         _draw(canvas, figure.shape, _moments(track, wanted), scene)
     if scene.style == "night":
         canvas *= np.array(NIGHT, dtype=np.float32)
     elif scene.style == "grayscale":
-        red, green, blue = (weight * canvas[..., i] for i, weight in enumerate(np.float32(LUMA)))
+        red, green, blue = (
+            weight * canvas[..., i] for i, weight in enumerate(np.array(LUMA, dtype=np.float32))
+        )
         canvas = np.repeat((red + green + blue)[..., None], 3, axis=-1)
     np.rint(canvas, out=canvas)
     np.clip(canvas, 0, 255, out=canvas)
     return canvas.astype(np.uint8)
 
 
-@lru_cache(maxsize=None)
+@cache
 def distance_table(shape: str) -> np.ndarray:
     """Signed distance, in radii, from the outline of ``shape`` (negative inside), (161, 161) over [-2, 2] radii."""
     axis = np.linspace(-_EXTENT, _EXTENT, _TABLE)
@@ -100,7 +102,7 @@ def _polygon_distance(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.n
     """Exact signed distance to a simple polygon: nearest edge, sign by the even-odd rule."""
     squared = np.full(x.shape, np.inf)
     inside = np.zeros(x.shape, dtype=bool)
-    for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0)):
+    for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         ex, ey = bx - ax, by - ay
         along = np.clip(((x - ax) * ex + (y - ay) * ey) / (ex * ex + ey * ey), 0, 1)
         squared = np.minimum(squared, (x - ax - along * ex) ** 2 + (y - ay - along * ey) ** 2)

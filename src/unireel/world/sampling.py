@@ -13,6 +13,7 @@ from random import Random
 import numpy as np
 
 from unireel.errors import UsageError
+from unireel.world.render import LUMA
 from unireel.world.scene import (
     BACKGROUNDS,
     CLIP_FRAMES,
@@ -27,7 +28,6 @@ from unireel.world.scene import (
     Object,
     Scene,
 )
-from unireel.world.render import LUMA
 from unireel.world.splits import SPLITS, held_out, motion_name, split_of
 from unireel.world.tracks import Track, camera_path, object_track, reach
 
@@ -141,7 +141,7 @@ def relation_of(one: Track, two: Track, frame: int) -> str | None:
 
 
 def is_placed(scene: Scene) -> bool:
-    """Whether all objects of ``scene`` are on the screen and apart from each other in every frame, as sampled ones are."""
+    """Whether all objects are on the screen and apart from each other in every frame, as sampled ones are."""
     placed: list[_Swept] = []
     for each in scene.objects:
         spot = _Swept(each, scene).at(each.x, each.y, scene)
@@ -156,7 +156,7 @@ def is_placed(scene: Scene) -> bool:
 
 
 def place(scene: Scene, random: Random, tries: int = 12) -> Scene | None:
-    """Give the objects of ``scene`` places where they are on the screen and apart in all frames; None if too crowded."""
+    """Give the objects places where they are on the screen and apart in all frames; None if too crowded."""
     shapes = [_Swept(each, scene) for each in scene.objects]
     for _ in range(tries):
         placed: list[_Swept] = []
@@ -171,7 +171,7 @@ def place(scene: Scene, random: Random, tries: int = 12) -> Scene | None:
             placed.sort(key=lambda swept: swept.number)
             moved = tuple(
                 dataclasses.replace(figure, x=round(each.origin[0], 2), y=round(each.origin[1], 2))
-                for figure, each in zip(scene.objects, placed)
+                for figure, each in zip(scene.objects, placed, strict=True)
             )
             return dataclasses.replace(scene, objects=moved)
     return None

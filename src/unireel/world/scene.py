@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from unireel.errors import UsageError
@@ -126,7 +127,7 @@ class Object:
         _one_of("shape", self.shape, SHAPES)
         _one_of("colour", self.colour, tuple(COLOURS))
         _one_of("size", self.size, SIZES)
-        for before, after in zip(self.events, self.events[1:]):
+        for before, after in pairwise(self.events):
             if after.start < before.end:
                 raise UsageError(f"events of one object overlap: {before.action} and {after.action}")
 

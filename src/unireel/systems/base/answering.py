@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -118,24 +119,16 @@ class Answerer:
     ) -> list[Answer]:
         prepared = {id(clip): prepare(clip, self.size, judge) for clip in {id(c): c for c in clips}.values()}
         films = [prepared[id(clip)] for clip in clips]
-        answers: list[Answer | None] = [None] * len(clips)
-        order = sorted(range(len(clips)), key=lambda i: len(turns[i].ids))
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            for length in sorted({len(turns[i].ids) for i in rows}):
-                same = [i for i in rows if len(turns[i].ids) == length]
-                for i, said in zip(
-                    same, self._batch([films[i] for i in same], [turns[i] for i in same], most)
-                ):
-                    film = films[i]
-                    answers[i] = Answer(
-                        self._text(said),
-                        confidence(said.probabilities),
-                        film.reliable,
-                        film.note,
-                        film.evidence,
-                    )
-        return [each for each in answers if each is not None]
+        answers: dict[int, Answer] = {}
+        by_length = sorted(range(len(clips)), key=lambda i: len(turns[i].ids))
+        for _, same in groupby(by_length, key=lambda i: len(turns[i].ids)):
+            equal = list(same)
+            for rows in (equal[start : start + batch] for start in range(0, len(equal), batch)):
+                spoken = self._batch([films[i] for i in rows], [turns[i] for i in rows], most)
+                for i, said in zip(rows, spoken, strict=True):
+                    film, sure = films[i], confidence(said.probabilities)
+                    answers[i] = Answer(self._text(said), sure, film.reliable, film.note, film.evidence)
+        return [answers[i] for i in range(len(clips))]
 
     def _batch(self, films: list[Prepared], turns: list[Turn], most: int) -> list[Said]:
         device = self.vlm.device

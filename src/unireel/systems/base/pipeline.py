@@ -63,8 +63,8 @@ class BasePipeline(DiffusionPipeline):
         size: int = 48,
         steps: int = 24,
         guidance: float = 4.0,
-        shift: float = 2.0,
-        prediction: Prediction = "data",
+        shift: float = 1.0,
+        prediction: Prediction = "velocity",
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -239,7 +239,7 @@ class BasePipeline(DiffusionPipeline):
             progress: called with (steps done, steps in all) over all batches.
         """
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
-        if len(seeds) != len(prompts) or images is not None and len(images) != len(prompts):
+        if len(seeds) != len(prompts) or (images is not None and len(images) != len(prompts)):
             raise UsageError(f"{len(prompts)} prompts need as many seeds and images")
         steps = self.config["steps"] if steps is None else steps
         starts = range(0, len(prompts), batch_size)

@@ -113,7 +113,11 @@ class AutoencoderStage(Stage):
     def samples(self) -> dict[str, np.ndarray]:
         """Test films over their reconstructions, every fourth frame."""
         whole, _ = self._reconstruct(self._test[:8])
-        rows = [np.concatenate(list(film[::4]), axis=1) for pair in zip(self._test, whole) for film in pair]
+        rows = [
+            np.concatenate(list(film[::4]), axis=1)
+            for pair in zip(self._test, whole, strict=False)
+            for film in pair
+        ]
         return {"reconstruction": np.concatenate(rows, axis=0)}
 
     def export(self, folder: Path) -> None:

@@ -44,23 +44,23 @@ class GeneratorConfig:
     used_films: int = 40_000
     size: int = 48
     vae: str = "runs/pocket/autoencoder-whole/export/vae"
-    width: int = 192
+    width: int = 128
     layers: int = 8
-    heads: int = 3
-    ffn: int = 576
-    text_width: int = 192
+    heads: int = 2
+    ffn: int = 384
+    text_width: int = 128
     text_layers: int = 2
     text_length: int = 50
-    patch: int = 4
+    patch: int = 2
     batch_size: int = 40
     picture_batch: int = 128
     picture_batches: int = 0
     picture_every: int = 8
     empty: float = 0.1
     clean_first: float = 0.25
-    shift: float = 1.5
+    shift: float = 1.0
     uniform: float = 0.2
-    prediction: Literal["velocity", "data"] = "data"
+    prediction: Literal["velocity", "data"] = "velocity"
     alignment: float = 0.05
     alignment_block: int = 4
     data_seed: int = 3
@@ -100,7 +100,7 @@ class GeneratorStage(Stage):
         )
         self._hidden: list[Tensor] = []
         transformer.blocks[config.alignment_block].register_forward_hook(
-            lambda module, args, output: self._hidden.append(output) if module.training else None
+            lambda module, args, output: self._hidden.append(output) if torch.is_grad_enabled() else None
         )
 
     def parameter_groups(self) -> list[ParameterRule]:
@@ -114,10 +114,10 @@ class GeneratorStage(Stage):
 
     def _is_picture(self, index: int) -> bool:
         own = self.config
-        return index < own.picture_batches or bool(own.picture_every) and index % own.picture_every == 0
+        return index < own.picture_batches or (bool(own.picture_every) and index % own.picture_every == 0)
 
     def batch(self, index: int) -> dict[str, Tensor]:
-        """``latents`` (B, C, T, h, w), ``ids`` and ``mask`` (B, L), ``cells`` (B, N, K), ``film`` (B, K'), ``clean``."""
+        """``latents`` (B, C, T, h, w), ``ids``, ``mask`` (B, L), ``cells`` (B, N, K), ``film`` (B, K'), ``clean`` (B,)."""
         own = self.config
         picture = self._is_picture(index)
         count = own.picture_batch if picture else own.batch_size
@@ -131,7 +131,7 @@ class GeneratorStage(Stage):
         latents = np.stack(
             [self.latents[place, :, :1] if picture else self.latents[place] for place in places]
         )
-        cells, film = zip(*(self._targets(place) for place in places))
+        cells, film = zip(*(self._targets(place) for place in places), strict=True)
         cells = np.stack([each[:1] for each in cells] if picture else cells)
         return {
             "latents": torch.from_numpy(latents.astype(np.float32)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from unireel.backbones.ranker import (
     frame_embeddings,
     frame_pixels,
     match_logits,
+    picture_side,
     pocket_ranker,
     ranker_tokenizer,
     text_embeddings,
@@ -55,7 +56,8 @@ class RankerConfig:
     Batches are drawn from ``stories`` stories, of each of which ``story_frames`` frames are known, and from ``clips``
     ordinary clips, of each of which ``clip_frames`` are; one batch has ``batch_stories`` times ``per_story`` frames and
     ``batch_clips`` times ``per_clip``. ``noise`` is the largest standard deviation, in 8-bit steps, of noise added to
-    frames. ``cells`` weighs the auxiliary loss on what lies in each patch, ``said`` the one on what the text says, read
+    frames. The first ``vision_batches`` batches train the vision tower alone, on the auxiliary targets, because no text
+    can be matched before shapes are seen, and the text tower costs a third of a batch. ``cells`` weighs the auxiliary loss on what lies in each patch, ``said`` the one on what the text says, read
     from either tower's embedding. ``test_stories`` and ``gallery`` say what :meth:`RankerStage.evaluate` ranks.
     """
 
@@ -74,6 +76,7 @@ class RankerConfig:
     batch_clips: int = 8
     per_clip: int = 2
     noise: float = 6.0
+    vision_batches: int = 700
     cells: float = 0.05
     said: float = 0.1
     data_seed: int = 5
@@ -112,13 +115,18 @@ class RankerStage(Stage):
                 config.text_layers,
                 config.size,
             )
-        vision = ranker.config.vision_config
-        self._cells = vision.image_size // vision.patch_size
+        vision = ranker.vision_model.config
+        self._cells = round(ranker.vision_model.embeddings.num_positions**0.5)
         heads = {"cells": nn.Linear(vision.hidden_size, NAMES), "said": nn.Linear(vision.hidden_size, SAID)}
-        self.module = nn.ModuleDict({"ranker": ranker, **heads})
+        self.module: nn.ModuleDict = nn.ModuleDict({"ranker": ranker, **heads})
         self.samples_per_batch = (
             config.batch_stories * config.per_story + config.batch_clips * config.per_clip
         )
+
+    @property
+    def ranker(self) -> SiglipModel:
+        """The model that is trained and exported."""
+        return cast(SiglipModel, self.module["ranker"])
 
     def parameter_groups(self) -> list[ParameterRule]:
         """Embeddings and auxiliary heads are not hidden matrices; temperature and bias have far to go."""
@@ -132,8 +140,9 @@ class RankerStage(Stage):
     def batch(self, index: int) -> dict[str, Tensor]:
         """A batch of N frames and M different texts.
 
-        ``pixels`` (N, 3, S, S), ``ids`` (M, 64), ``text`` (N,) int64: which of the texts describes each frame,
-        ``cells`` (N, h * w, NAMES) and ``said`` (M, SAID): what lies in each patch and what the texts say, 0 or 1.
+        ``pixels`` (N, 3, S, S), ``text`` (N,) int64: which of the texts describes each frame, ``cells`` (N, h * w,
+        NAMES) and ``said`` (M, SAID): what lies in each patch and what the texts say, 0 or 1; after the first
+        ``vision_batches`` batches the texts themselves, ``ids`` (M, 64).
         """
         own = self.config
         random = np.random.default_rng([own.data_seed, index])
@@ -153,9 +162,14 @@ class RankerStage(Stage):
         sigma = random.random((len(pixels), 1, 1, 1), dtype=np.float32) * np.float32(own.noise)
         noisy = pixels + random.standard_normal(pixels.shape, dtype=np.float32) * sigma
         different = list(dict.fromkeys(texts))
+        ids = (
+            {"ids": tokenize(self.tokenizer, different, TEXT_LENGTH)[0]}
+            if index >= own.vision_batches
+            else {}
+        )
         return {
+            **ids,
             "pixels": frame_pixels(np.clip(np.rint(noisy), 0, 255).astype(np.uint8)),
-            "ids": tokenize(self.tokenizer, different, TEXT_LENGTH)[0],
             "text": torch.tensor([different.index(text) for text in texts]),
             "cells": torch.from_numpy(np.concatenate(cells)).float(),
             "said": torch.from_numpy(np.stack([said(text) for text in different])).float(),
@@ -181,27 +195,40 @@ class RankerStage(Stage):
         return Shots(render_frames(scene, chosen), texts, cells.reshape(len(chosen), -1, NAMES))
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Sigmoid loss, summed over texts and averaged over frames, plus the auxiliary losses."""
-        output = self.module["ranker"](input_ids=batch["ids"], pixel_values=batch["pixels"])
+        """Auxiliary losses of the frames; with texts also theirs, and the sigmoid loss on all pairs."""
+        if "ids" not in batch:
+            seen = self.ranker.vision_model(pixel_values=batch["pixels"])
+            return self._auxiliary(seen.last_hidden_state, unit(seen.pooler_output), None, batch)
+        output = self.ranker(input_ids=batch["ids"], pixel_values=batch["pixels"])
         frames, texts = unit(output.image_embeds), unit(output.text_embeds)
-        logits = match_logits(self.module["ranker"], frames, texts)
+        auxiliary, logs = self._auxiliary(output.vision_model_output.last_hidden_state, frames, texts, batch)
+        logits = match_logits(self.ranker, frames, texts)
         match = F.one_hot(batch["text"], len(texts)).float()
         pairs = F.binary_cross_entropy_with_logits(logits, match, reduction="none").sum(1).mean()
-        patches = self.module["cells"](output.vision_model_output.last_hidden_state).float()
-        cells = F.binary_cross_entropy_with_logits(patches, batch["cells"], reduction="none").sum(-1).mean()
-        both = torch.cat([frames, texts]) * frames.shape[1] ** 0.5
-        targets = torch.cat([batch["said"][batch["text"]], batch["said"]])
-        told = self.module["said"](both).float()
-        told = F.binary_cross_entropy_with_logits(told, targets, reduction="none").sum(-1)
-        loss = pairs + self.config.cells * cells + self.config.said * told.mean()
-        return loss, {
-            "pairs": pairs.detach(),
-            "cells": cells.detach(),
-            "said_by_frames": told[: len(frames)].detach().mean(),
-            "said_by_texts": told[len(frames) :].detach().mean(),
-            "frames_right": (logits.argmax(1) == batch["text"]).float().mean(),
-            "scale": self.module["ranker"].logit_scale.detach().exp().mean(),
-        }
+        logs["pairs"] = pairs.detach()
+        logs["frames_right"] = (logits.argmax(1) == batch["text"]).float().mean()
+        logs["scale"] = self.ranker.logit_scale.detach().exp().mean()
+        return pairs + auxiliary, logs
+
+    def _auxiliary(
+        self, patches: Tensor, frames: Tensor, texts: Tensor | None, batch: Any
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """What lies in each patch, read from its state (N, h * w, D); what is said, from embeddings (N, D), (M, D)."""
+        named = self.module["cells"](patches).float()
+        cells = F.binary_cross_entropy_with_logits(named, batch["cells"], reduction="none").sum(-1).mean()
+        shown = self._said(frames, batch["said"][batch["text"]])
+        logs: dict[str, Tensor | float] = {"cells": cells.detach(), "said_by_frames": shown.detach()}
+        loss = self.config.cells * cells + self.config.said * shown
+        if texts is not None:
+            told = self._said(texts, batch["said"])
+            logs["said_by_texts"] = told.detach()
+            loss = loss + self.config.said * told
+        return loss, logs
+
+    def _said(self, embeddings: Tensor, targets: Tensor) -> Tensor:
+        """Loss of reading ``targets`` (N, SAID) from embeddings (N, D) of length 1, with one head for both towers."""
+        logits = self.module["said"](embeddings * embeddings.shape[1] ** 0.5).float()
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(-1).mean()
 
     def evaluate(self) -> dict[str, float]:
         """Recall at 1 on stories of the test split and of the compositional one.
@@ -223,7 +250,7 @@ class RankerStage(Stage):
         return story_galleries(split, self.config.test_stories, self.config.gallery, self.config.size)
 
     def _evaluate(self, tests: StoryGalleries) -> dict[str, list[float]]:
-        model = self.module["ranker"]
+        model = self.ranker
         names = list(dict.fromkeys(tests.texts))
         described = text_embeddings(model, self.tokenizer, names)
         rows = np.array([names.index(text) for text in tests.texts])
@@ -243,8 +270,8 @@ class RankerStage(Stage):
 
     def export(self, folder: Path) -> None:
         """Write the ``ranker`` folder with its tokenizer and picture processor."""
-        side = self.module["ranker"].config.vision_config.image_size
-        self.module["ranker"].save_pretrained(folder / "ranker")
+        side = picture_side(self.ranker)
+        self.ranker.save_pretrained(folder / "ranker")
         self.tokenizer.save_pretrained(folder / "ranker")
         SiglipImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder / "ranker")
 

@@ -41,8 +41,8 @@ class UnderstandingConfig:
     Each film carries up to ``questions`` questions and, with probability ``captions``, its caption, whose tokens weigh
     ``caption_weight``. ``noise`` is the largest standard deviation, in 8-bit steps, of noise added to films.
     ``alignment`` weighs the auxiliary loss on dense targets, at the ViT's output and at the last layer. The first
-    ``vision_batches`` batches, of ``vision_batch`` films, train the ViT alone on its dense targets: a quarter of the
-    cost, and nothing can be answered before shapes are seen.
+    ``vision_batches`` batches train the ViT alone on its dense targets, on four frames of each of ``vision_batch``
+    films: a twentieth of the cost of a film with its questions, and nothing can be answered before shapes are seen.
     """
 
     films: str = "cache/films-48"
@@ -52,7 +52,7 @@ class UnderstandingConfig:
     layers: int = 5
     heads: int = 3
     ffn: int = 512
-    vision: int = 128
+    vision: int = 96
     depth: int = 4
     batch_size: int = 16
     questions: int = 6
@@ -61,7 +61,7 @@ class UnderstandingConfig:
     noise: float = 6.0
     alignment: float = 0.1
     vision_batches: int = 0
-    vision_batch: int = 32
+    vision_batch: int = 64
     data_seed: int = 4
     start_from: str = ""
 
@@ -90,11 +90,16 @@ class UnderstandingStage(Stage):
                 config.depth,
             )
         heads = {
+            "patches": nn.Linear(config.vision, STATIC_CELLS),
             "seen": nn.Linear(config.width, STATIC_CELLS),
             "moved": nn.Linear(config.width, CELL_TARGETS + FILM_TARGETS),
         }
         self.module = nn.ModuleDict({"vlm": vlm, **heads})
         self.samples_per_batch = config.batch_size
+        self._hidden: list[Tensor] = []
+        vlm.model.visual.blocks[-1].register_forward_hook(
+            lambda module, args, output: self._hidden.append(output) if torch.is_grad_enabled() else None
+        )
         length = self.films.frames.shape[1]
         self._groups = [(start, min(start + TUBE, length)) for start in range(0, length, TUBE)]
 
@@ -102,7 +107,7 @@ class UnderstandingStage(Stage):
         """Embeddings and auxiliary heads are not hidden matrices."""
         return [
             ParameterRule(pattern, muon=False)
-            for pattern in ("*embed_tokens*", "*patch_embed*", "seen*", "moved*")
+            for pattern in ("*embed_tokens*", "*patch_embed*", "*merger*", "patches*", "seen*", "moved*")
         ]
 
     def compile(self) -> None:
@@ -118,15 +123,26 @@ class UnderstandingStage(Stage):
         count = own.vision_batch if vision else own.batch_size
         places = [epoch_order(own.data_seed, len(self.films), index * count + i) for i in range(count)]
         frames = self.films.frames[places]
+        parts = zip(*(self._targets(place) for place in places), strict=True)
+        fine, cells, film = (np.stack(each) for each in parts)
+        if vision:
+            tubes = random.integers(0, frames.shape[1] // TUBE, count)
+            frames = np.stack(
+                [each[TUBE * t : TUBE * t + TUBE] for each, t in zip(frames, tubes, strict=True)]
+            )
+            cells, fine = (
+                np.stack([each[t : t + 1] for each, t in zip(all_tubes, tubes, strict=True)])
+                for all_tubes in (cells, fine)
+            )
         sigma = random.random((count, 1, 1, 1, 1)) * own.noise
         noisy = frames + random.standard_normal(frames.shape, dtype=np.float32) * sigma.astype(np.float32)
         patches, grid = visual_patches(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
-        cells, film = zip(*(self._targets(place) for place in places))
         batch = {
             "patches": patches,
             "grid": grid,
-            "cells": torch.from_numpy(np.stack(cells)).flatten(1, 3).float(),
-            "film": torch.from_numpy(np.stack(film)).float(),
+            "cells": torch.from_numpy(cells).flatten(1, 3).float(),
+            "fine": torch.from_numpy(fine).flatten(0, -2).float(),
+            "film": torch.from_numpy(film).float(),
         }
         if vision:
             return batch
@@ -146,13 +162,18 @@ class UnderstandingStage(Stage):
         return turns
 
     @lru_cache(maxsize=100_000)  # noqa: B019 - lives as long as the training
-    def _targets(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+    def _targets(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Static targets of every patch, in the ViT's order; all targets of every token; targets of the film."""
         scene = self.films.scene(place)
-        return cell_targets(scene, self._groups, self.config.size // (PATCH * MERGE)), film_targets(scene)
+        side = self.config.size // (PATCH * MERGE)
+        fine = cell_targets(scene, self._groups, side * MERGE)[..., :STATIC_CELLS]
+        fine = fine.reshape(len(fine), side, MERGE, side, MERGE, STATIC_CELLS).transpose(0, 1, 3, 2, 4, 5)
+        return fine, cell_targets(scene, self._groups, side), film_targets(scene)
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted cross-entropy of answers and captions, plus the auxiliary losses."""
         vlm = self.module["vlm"]
+        self._hidden.clear()
         seen = vlm.model.get_video_features(batch["patches"], batch["grid"]).pooler_output
         seen = torch.stack(list(seen))  # (B, N, D)
         static = self._static(seen, batch)
@@ -182,17 +203,23 @@ class UnderstandingStage(Stage):
         return loss + self.config.alignment * (static + moved), logs
 
     def _static(self, seen: Tensor, batch: Any) -> Tensor:
-        """Auxiliary loss at the ViT's output: what lies in each cell."""
+        """Auxiliary loss of the ViT: what lies in each patch, and after merging in each token."""
         cells = batch["cells"][..., :STATIC_CELLS]
-        logits = self.module["seen"](seen).float()
-        return F.binary_cross_entropy_with_logits(logits, cells, reduction="none").sum(-1).mean()
+        tokens = F.binary_cross_entropy_with_logits(
+            self.module["seen"](seen).float(), cells, reduction="none"
+        )
+        logits = self.module["patches"](self._hidden.pop()).float()
+        patches = F.binary_cross_entropy_with_logits(logits, batch["fine"], reduction="none")
+        return tokens.sum(-1).mean() + patches.sum(-1).mean()
 
     def _moved(self, hidden: Tensor, batch: Any) -> Tensor:
         """Auxiliary loss at the last layer, on the film's second half: all of a cell's targets, and the film's."""
         cells = batch["cells"]
         late = cells.shape[1] // 5 * 2
         logits = self.module["moved"](hidden[:, late:]).float()
-        moved = F.binary_cross_entropy_with_logits(logits[..., :CELL_TARGETS], cells[:, late:], reduction="none")
+        moved = F.binary_cross_entropy_with_logits(
+            logits[..., :CELL_TARGETS], cells[:, late:], reduction="none"
+        )
         film = F.binary_cross_entropy_with_logits(
             logits[..., CELL_TARGETS:].mean(1), batch["film"], reduction="none"
         )
@@ -222,7 +249,7 @@ class UnderstandingStage(Stage):
         scores: dict[str, list[bool]] = {}
         for row, each in enumerate(questions):
             end, before = 1 + seen.shape[1], 0
-            for question, turn in zip(each, turns[row]):
+            for question, turn in zip(each, turns[row], strict=True):
                 end += len(turn.ids)
                 now = int(wrong[row, end - 2])
                 scores.setdefault(question.type, []).append(now == before)

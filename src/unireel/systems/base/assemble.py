@@ -1,0 +1,58 @@
+"""Put a model together from what its components' trainings exported.
+
+python -m unireel.systems.base.assemble --vae RUN/export/vae --generator RUN/export --vlm RUN/export/vlm FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
+from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration, UMT5EncoderModel
+
+from unireel.backbones.text import word_tokenizer
+from unireel.errors import UserError
+from unireel.systems.base.pipeline import BasePipeline
+from unireel.world.language import vocabulary
+
+
+def assemble(vae: Path, generator: Path, vlm: Path, folder: Path, **settings: object) -> BasePipeline:
+    """Load the trained components, check that they share one tokenizer, and save the whole model in ``folder``.
+
+    Raises:
+        UserError: a component was trained on another vocabulary than this World's.
+    """
+    tokenizer = word_tokenizer(vocabulary())
+    for part in (generator / "tokenizer", vlm):
+        if PreTrainedTokenizerFast.from_pretrained(part).get_vocab() != tokenizer.get_vocab():
+            raise UserError(f"'{part}' was trained on another vocabulary than this World's; train it again")
+    model = BasePipeline(
+        vae=AutoencoderKLCosmos.from_pretrained(vae),
+        text_encoder=UMT5EncoderModel.from_pretrained(generator / "text_encoder"),
+        tokenizer=tokenizer,
+        transformer=WanTransformer3DModel.from_pretrained(generator / "transformer"),
+        vlm=Qwen2VLForConditionalGeneration.from_pretrained(vlm),
+        **settings,  # type: ignore[arg-type]
+    )
+    model.save_pretrained(folder)
+    return model
+
+
+def main() -> None:
+    """Assemble from the command line."""
+    parser = argparse.ArgumentParser(description="Put a model together from its trained components.")
+    parser.add_argument("folder", type=Path, help="where to write the model")
+    for name in ("vae", "generator", "vlm"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help="exported folder")
+    parser.add_argument("--size", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--shift", type=float, default=1.0)
+    parser.add_argument("--prediction", choices=("velocity", "data"), default="velocity")
+    args = vars(parser.parse_args())
+    assemble(**args)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, Qwen2VLForConditionalGeneration
 
-from unireel.backbones.vlm import film_positions, text_position
+from unireel.backbones.vlm import film_positions, layout_of, text_position
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ def greedy(
     """
     embed, language = vlm.get_input_embeddings(), vlm.model.language_model
     batch, device = len(starts), features.device
-    prefix = film_positions(grid).to(device)
-    after = text_position(grid)
+    merge = layout_of(vlm).merge
+    prefix = film_positions(grid, merge).to(device)
+    after = text_position(grid, merge)
     text = after + torch.arange(starts.shape[1], device=device)
     positions = torch.cat([prefix, text.expand(3, -1)], dim=1)[:, None].expand(3, batch, -1)
     first = embed(torch.full((batch, 1), bos, device=device))

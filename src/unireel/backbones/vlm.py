@@ -15,8 +15,25 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-PATCH, MERGE, TUBE = 4, 4, 4
-"""Side of a visual patch in pixels, patches merged along each side, frames in a patch."""
+
+@dataclass(frozen=True)
+class PatchLayout:
+    """How a film is cut: ``patch`` pixels a side, ``merge`` patches a side to a token, ``tube`` frames to a patch."""
+
+    patch: int = 8
+    merge: int = 2
+    tube: int = 4
+
+    @property
+    def side(self) -> int:
+        """Pixels along the side of a token."""
+        return self.patch * self.merge
+
+
+def layout_of(vlm: Qwen2VLForConditionalGeneration) -> PatchLayout:
+    """The layout that a model was built for."""
+    vision = vlm.config.vision_config
+    return PatchLayout(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
 
 
 def pocket_vlm(
@@ -27,6 +44,7 @@ def pocket_vlm(
     ffn: int,
     vision: int,
     depth: int,
+    layout: PatchLayout = PatchLayout(),
 ) -> Qwen2VLForConditionalGeneration:
     """Qwen2-VL (arXiv 2409.12191): a language model of ``width`` x ``layers``, a ViT of ``vision`` x ``depth``."""
     ids = {name: vocabulary.convert_tokens_to_ids(name) for name in ("<s>", "</s>", "<pad>", "<film>")}
@@ -54,11 +72,11 @@ def pocket_vlm(
             "depth": depth,
             "embed_dim": vision,
             "hidden_size": width,
-            "num_heads": vision // 48,
+            "num_heads": max(vision // 64, 1),
             "mlp_ratio": 3,
-            "patch_size": PATCH,
-            "spatial_merge_size": MERGE,
-            "temporal_patch_size": TUBE,
+            "patch_size": layout.patch,
+            "spatial_merge_size": layout.merge,
+            "temporal_patch_size": layout.tube,
         },
         image_token_id=len(vocabulary)
         + 1,  # the pocket model has films only; a picture is a film of one tube
@@ -70,45 +88,43 @@ def pocket_vlm(
     return Qwen2VLForConditionalGeneration(config)
 
 
-def visual_patches(frames: np.ndarray) -> tuple[Tensor, Tensor]:
+def visual_patches(frames: np.ndarray, layout: PatchLayout = PatchLayout()) -> tuple[Tensor, Tensor]:
     """Films as Qwen2-VL takes them.
 
     Args:
-        frames: (B, F, H, W, 3) uint8, H and W multiples of 16; frames are completed to fours with the last.
+        frames: (B, F, H, W, 3) uint8, H and W multiples of a token's side; frames are completed to whole tubes with
+            the last.
+        layout: how they are cut.
 
     Returns:
-        Patches (B * T * h * w, 3 * 4 * 4 * 4) float32 in [-1, 1], in the order of Qwen2-VL's processor (patches that
-        will be merged lie together), and the grid (B, 3) int64 of T tubes, h and w patches.
+        Patches (B * T * h * w, 3 * tube * patch * patch) float32 in [-1, 1], in the order of Qwen2-VL's processor
+        (patches that will be merged lie together), and the grid (B, 3) int64 of T tubes, h and w patches.
     """
-    missing = -frames.shape[1] % TUBE
+    patch, merge, tube = layout.patch, layout.merge, layout.tube
+    missing = -frames.shape[1] % tube
     if missing:
         frames = np.concatenate([frames, np.repeat(frames[:, -1:], missing, axis=1)], axis=1)
     batch, count, height, width, _ = frames.shape
-    tubes, rows, columns = count // TUBE, height // PATCH, width // PATCH
+    tubes, rows, columns = count // tube, height // patch, width // patch
     pixels = torch.from_numpy(np.ascontiguousarray(frames)).float().div(127.5).sub(1)
-    pixels = pixels.view(batch, tubes, TUBE, rows // MERGE, MERGE, PATCH, columns // MERGE, MERGE, PATCH, 3)
+    pixels = pixels.view(batch, tubes, tube, rows // merge, merge, patch, columns // merge, merge, patch, 3)
     patches = pixels.permute(0, 1, 3, 6, 4, 7, 9, 2, 5, 8).reshape(batch * tubes * rows * columns, -1)
     return patches, torch.tensor([[tubes, rows, columns]] * batch)
 
 
-def visual_tokens(grid: Tensor) -> int:
-    """Tokens of one film in the language model, from its grid (3,)."""
-    return int(grid[0] * (grid[1] // MERGE) * (grid[2] // MERGE))
-
-
-def film_positions(grid: Tensor) -> Tensor:
+def film_positions(grid: Tensor, merge: int = 2) -> Tensor:
     """Multimodal rotary positions of ``<s>`` and one film's tokens: (3, 1 + n) int64, as Qwen2-VL lays them out."""
-    tubes, rows, columns = (int(grid[0]), int(grid[1]) // MERGE, int(grid[2]) // MERGE)
+    tubes, rows, columns = (int(grid[0]), int(grid[1]) // merge, int(grid[2]) // merge)
     axes = torch.meshgrid(torch.arange(tubes), torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.cat([torch.zeros(3, 1, dtype=torch.long), torch.stack(axes).flatten(1) + 1], dim=1)
 
 
-def text_position(grid: Tensor) -> int:
+def text_position(grid: Tensor, merge: int = 2) -> int:
     """The rotary position of the first token after a film: past its rows and columns, but not its tubes.
 
     This is transformers' rule (5.x), so that a model trained here works with its own ``generate``.
     """
-    return 1 + max(int(grid[1]), int(grid[2])) // MERGE
+    return 1 + max(int(grid[1]), int(grid[2])) // merge
 
 
 @dataclass(frozen=True)
@@ -120,7 +136,11 @@ class Turn:
 
 
 def pack(
-    turns: list[list[Turn]], grid: Tensor, tokenizer: PreTrainedTokenizerBase, multiple: int = 16
+    turns: list[list[Turn]],
+    grid: Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    multiple: int = 16,
+    merge: int = 2,
 ) -> dict[str, Tensor]:
     """Lay several independent turns behind each film; none sees another, each follows the film directly.
 
@@ -128,9 +148,9 @@ def pack(
         ``input_ids`` (B, L), ``position_ids`` (3, B, L), ``attention_mask`` (B, 1, L, L) bool, ``weights`` (B, L):
         the weight of predicting the token at each place from the one before it.
     """
-    prefix = film_positions(grid)
+    prefix = film_positions(grid, merge)
     count = prefix.shape[1]
-    after = text_position(grid)
+    after = text_position(grid, merge)
     length = count + max(sum(len(turn.ids) for turn in each) for each in turns)
     length = -(-length // multiple) * multiple
     batch = len(turns)

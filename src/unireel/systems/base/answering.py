@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
 from unireel.backbones.decoding import Said, film_features, greedy
-from unireel.backbones.vlm import Turn, caption_turn, question_turn, visual_patches
+from unireel.backbones.vlm import Turn, caption_turn, layout_of, question_turn, visual_patches
 from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.media.sampling import frames_on_display, sample_times
@@ -132,7 +132,7 @@ class Answerer:
 
     def _batch(self, films: list[Prepared], turns: list[Turn], most: int) -> list[Said]:
         device = self.vlm.device
-        patches, grid = visual_patches(np.stack([film.frames for film in films]))
+        patches, grid = visual_patches(np.stack([film.frames for film in films]), layout_of(self.vlm))
         features = film_features(self.vlm, patches.to(device, self.vlm.dtype), grid.to(device))
         starts = torch.tensor([turn.ids for turn in turns], device=device)
         marks = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id

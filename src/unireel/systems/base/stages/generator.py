@@ -117,7 +117,7 @@ class GeneratorStage(Stage):
         return index < own.picture_batches or (bool(own.picture_every) and index % own.picture_every == 0)
 
     def batch(self, index: int) -> dict[str, Tensor]:
-        """``latents`` (B, C, T, h, w), ``ids``, ``mask`` (B, L), ``cells`` (B, N, K), ``film`` (B, K'), ``clean`` (B,)."""
+        """Latents (B, C, T, h, w), token ids and mask (B, L), dense targets, and which films are I2V (B,)."""
         own = self.config
         picture = self._is_picture(index)
         count = own.picture_batch if picture else own.batch_size

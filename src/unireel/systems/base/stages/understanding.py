@@ -15,9 +15,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from unireel.backbones.text import word_tokenizer
 from unireel.backbones.vlm import (
-    MERGE,
-    PATCH,
-    TUBE,
+    PatchLayout,
     caption_turn,
     pack,
     pocket_vlm,
@@ -52,8 +50,11 @@ class UnderstandingConfig:
     layers: int = 5
     heads: int = 3
     ffn: int = 512
-    vision: int = 96
+    vision: int = 128
     depth: int = 4
+    patch: int = 8
+    merge: int = 2
+    tube: int = 4
     batch_size: int = 16
     questions: int = 6
     captions: float = 0.35
@@ -77,6 +78,7 @@ class UnderstandingStage(Stage):
         build(Path(config.films), CacheConfig(config.film_count, config.size))
         self.films = FilmCache(config.films)
         self.tokenizer = word_tokenizer(vocabulary())
+        self.layout = PatchLayout(config.patch, config.merge, config.tube)
         if config.start_from:
             vlm = Qwen2VLForConditionalGeneration.from_pretrained(Path(config.start_from) / "vlm")
         else:
@@ -88,6 +90,7 @@ class UnderstandingStage(Stage):
                 config.ffn,
                 config.vision,
                 config.depth,
+                self.layout,
             )
         heads = {
             "patches": nn.Linear(config.vision, STATIC_CELLS),
@@ -101,7 +104,7 @@ class UnderstandingStage(Stage):
             lambda module, args, output: self._hidden.append(output) if torch.is_grad_enabled() else None
         )
         length = self.films.frames.shape[1]
-        self._groups = [(start, min(start + TUBE, length)) for start in range(0, length, TUBE)]
+        self._groups = [(start, min(start + config.tube, length)) for start in range(0, length, config.tube)]
 
     def parameter_groups(self) -> list[ParameterRule]:
         """Embeddings and auxiliary heads are not hidden matrices."""
@@ -126,9 +129,9 @@ class UnderstandingStage(Stage):
         parts = zip(*(self._targets(place) for place in places), strict=True)
         fine, cells, film = (np.stack(each) for each in parts)
         if vision:
-            tubes = random.integers(0, frames.shape[1] // TUBE, count)
+            tubes = random.integers(0, frames.shape[1] // own.tube, count)
             frames = np.stack(
-                [each[TUBE * t : TUBE * t + TUBE] for each, t in zip(frames, tubes, strict=True)]
+                [each[own.tube * t :][: own.tube] for each, t in zip(frames, tubes, strict=True)]
             )
             cells, fine = (
                 np.stack([each[t : t + 1] for each, t in zip(all_tubes, tubes, strict=True)])
@@ -136,7 +139,7 @@ class UnderstandingStage(Stage):
             )
         sigma = random.random((count, 1, 1, 1, 1)) * own.noise
         noisy = frames + random.standard_normal(frames.shape, dtype=np.float32) * sigma.astype(np.float32)
-        patches, grid = visual_patches(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
+        patches, grid = visual_patches(np.clip(np.rint(noisy), 0, 255).astype(np.uint8), self.layout)
         batch = {
             "patches": patches,
             "grid": grid,
@@ -146,7 +149,9 @@ class UnderstandingStage(Stage):
         }
         if vision:
             return batch
-        return batch | pack([self._turns(place, random) for place in places], grid[0], self.tokenizer)
+        return batch | pack(
+            [self._turns(place, random) for place in places], grid[0], self.tokenizer, merge=own.merge
+        )
 
     def _turns(self, place: int, random: np.random.Generator) -> list:
         """Some questions on film ``place``, dynamic ones first in line, and perhaps its caption."""
@@ -165,9 +170,9 @@ class UnderstandingStage(Stage):
     def _targets(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Static targets of every patch, in the ViT's order; all targets of every token; targets of the film."""
         scene = self.films.scene(place)
-        side = self.config.size // (PATCH * MERGE)
-        fine = cell_targets(scene, self._groups, side * MERGE)[..., :STATIC_CELLS]
-        fine = fine.reshape(len(fine), side, MERGE, side, MERGE, STATIC_CELLS).transpose(0, 1, 3, 2, 4, 5)
+        side, merge = self.config.size // self.layout.side, self.layout.merge
+        fine = cell_targets(scene, self._groups, side * merge)[..., :STATIC_CELLS]
+        fine = fine.reshape(len(fine), side, merge, side, merge, STATIC_CELLS).transpose(0, 1, 3, 2, 4, 5)
         return fine, cell_targets(scene, self._groups, side), film_targets(scene)
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -228,10 +233,10 @@ class UnderstandingStage(Stage):
     def evaluate(self) -> dict[str, float]:
         """Share of right answers on 96 test films: every token, greedily given the ones before it."""
         batch_scenes = scenes(8, 0, 96, self.config.size, "test")
-        patches, grid = visual_patches(films(batch_scenes))
+        patches, grid = visual_patches(films(batch_scenes), self.layout)
         questions = [questions_for(scene, 0) for scene in batch_scenes]
         turns = [[question_turn(self.tokenizer, q.text, q.answer) for q in each] for each in questions]
-        packed = pack(turns, grid[0], self.tokenizer)
+        packed = pack(turns, grid[0], self.tokenizer, merge=self.layout.merge)
         seen = torch.stack(list(self.module["vlm"].model.get_video_features(patches, grid).pooler_output))
         embeds = self.module["vlm"].get_input_embeddings()(packed["input_ids"])
         embeds = torch.cat([embeds[:, :1], seen, embeds[:, 1 + seen.shape[1] :]], dim=1)

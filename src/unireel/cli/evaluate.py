@@ -97,25 +97,27 @@ def run(args: argparse.Namespace) -> None:
 
 
 def prepared_folder(args: argparse.Namespace) -> Path:
-    """The folder to write, whose parent exists.
+    """The folder to write.
 
     Raises:
         UserError: nothing can be written there.
     """
     if args.out is None:
         name = re.sub(r"[^A-Za-z0-9]+", "-", args.model).strip("-")
-        try:
-            DEFAULT_FOLDER.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {DEFAULT_FOLDER}: {error.strerror}; name a folder with --out"
-            ) from None
+        check_writable(DEFAULT_FOLDER)
         return DEFAULT_FOLDER / f"{name}-{args.split}-{args.seed}"
     if args.out.is_file():
         raise UserError(f"cannot write {args.out}: it is a file; name a new folder")
     if not args.out.is_dir():
         check_writable(args.out.parent / "new")
     return args.out
+
+
+def made_room(folder: Path) -> Path:
+    """``folder``, whose parent was made if it is the default one."""
+    if folder.parent == DEFAULT_FOLDER:
+        DEFAULT_FOLDER.mkdir(exist_ok=True)
+    return folder
 
 
 def check_file(path: Path) -> None:
@@ -144,10 +146,10 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
                 f"there is no model '{args.model}'; accepted: {', '.join(NAMES)}, or a real model"
             )
         plan = plan_of(SIZE)
-        ledger = Ledger(folder, identity)
+        ledger = Ledger(made_room(folder), identity)
         return Reference(plan, NAMES[args.model]), plan, ledger
     # The ledger comes before the weights are loaded: that a folder is taken is said at once.
-    ledger = Ledger(folder, identity | {"weights": fingerprint(find_model(args.model))})
+    ledger = Ledger(made_room(folder), identity | {"weights": fingerprint(find_model(args.model))})
     model = load_model(args)
     if model.size not in RADII:
         accepted = ", ".join(map(str, RADII))
@@ -174,6 +176,10 @@ def measured(name: str, model: "Model", plan: "Plan", ledger: "Ledger") -> "Resu
     progress = Progress(todo)
     try:
         return evaluate(model, name, plan, ledger, progress.advance)
+    except KeyboardInterrupt:
+        progress.close()
+        print(f"stopped; the same command goes on from {ledger.folder}", file=sys.stderr)
+        raise
     finally:
         progress.close()
         ledger.close()

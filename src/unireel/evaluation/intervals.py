@@ -13,6 +13,8 @@ Z = 1.959963984540054
 
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
+CHUNK = 2**20
+"""Values drawn at once, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,12 @@ def mean(values: Sequence[float]) -> Score:
     if sample.size == 0:
         raise ValueError("a mean needs at least one value")
     generator = np.random.default_rng(BOOTSTRAP_SEED)
-    means = [sample[generator.integers(0, sample.size, sample.size)].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, (0.025, 0.975))
+    rows = max(1, CHUNK // sample.size)
+    means = [
+        sample[generator.integers(0, sample.size, (min(rows, RESAMPLES - start), sample.size))].mean(1)
+        for start in range(0, RESAMPLES, rows)
+    ]
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return Score(float(sample.mean()), float(low), float(high), sample.size)
 
 

@@ -59,6 +59,7 @@ class Progress:
         """End the line on a terminal."""
         if self.stream.isatty() and self._width:
             self.stream.write("\n")
+            self._width = 0
 
 
 def duration(seconds: float) -> str:

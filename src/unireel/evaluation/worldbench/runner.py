@@ -14,7 +14,7 @@ from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Model, Task
 from unireel.world import agreement
 
-CHECKER_FILMS = 150
+CHECKER_FILMS = 100
 CHECKER_CORRUPTION = "all"
 """What is done to the films on which the checker itself is measured: about what a decoder does."""
 

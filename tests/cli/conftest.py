@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from unireel.cli.main import main
 from unireel.clip import Clip
 from unireel.hub import packaged_models
 from unireel.world.render import render
@@ -23,6 +24,19 @@ def unireel(tmp_path: Path) -> Run:
     def run(*words: object) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "unireel", *map(str, words)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """As ``unireel``, but in this process, so that tests which load a model import its libraries only once."""
+
+    def run(*words: object) -> "subprocess.CompletedProcess[str]":
+        monkeypatch.chdir(tmp_path)
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
 
     return run
 

@@ -170,9 +170,9 @@ def test_out_that_cannot_be_written(fails, tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file.txt", "mine"]
 
 
-def test_demo(unireel, untrained, tmp_path):
+def test_demo(here, untrained, tmp_path):
     model = "pocket/base" if "pocket/base" in packaged_models() else untrained
-    result = unireel("demo", "--out", "tour", "--model", model)
+    result = here("demo", "--out", "tour", "--model", model)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert re.match(

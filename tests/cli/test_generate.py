@@ -82,10 +82,10 @@ def test_output_that_is_a_folder(fails, tmp_path):
     assert "it is a folder" in fails(1, "generate", PROMPT, "-o", "a.mp4")
 
 
-def test_films_are_the_same_for_the_same_seed(unireel, untrained, tmp_path):
+def test_films_are_the_same_for_the_same_seed(here, untrained, tmp_path):
     """A batch continues the seeds, and its films are those that each seed makes alone."""
     for name, seed, count in (("one", 7, 1), ("two", 7, 1), ("other", 6, 2)):
-        result = unireel("generate", PROMPT, "-o", name, "--seed", seed, "-n", count, "--model", untrained)
+        result = here("generate", PROMPT, "-o", name, "--seed", seed, "-n", count, "--model", untrained)
         assert result.returncode == 0, result.stderr
         assert result.stderr == ""
         assert [line.split()[-1] for line in result.stdout.splitlines()] == [
@@ -100,8 +100,8 @@ def test_films_are_the_same_for_the_same_seed(unireel, untrained, tmp_path):
     assert np.abs(one.astype(int) - same).max() <= 1
 
 
-def test_gif_enlarged(unireel, untrained, tmp_path):
-    result = unireel(
+def test_gif_enlarged(here, untrained, tmp_path):
+    result = here(
         "generate", PROMPT, "-o", "a.gif", "--scale", 4, "--frames", 5, "--steps", 1, "--model", untrained
     )
     assert result.returncode == 0, result.stderr
@@ -109,17 +109,17 @@ def test_gif_enlarged(unireel, untrained, tmp_path):
     assert Clip.load(tmp_path / "a.gif").frames.shape == (5, 192, 192, 3)
 
 
-def test_picture_from_a_picture(unireel, untrained, film, tmp_path):
+def test_picture_from_a_picture(here, untrained, film, tmp_path):
     film[:1].save(tmp_path / "first.png", scale=2)
-    result = unireel("generate", "a red star", "-o", "a.png", "--image", "first.png", "--model", untrained)
+    result = here("generate", "a red star", "-o", "a.png", "--image", "first.png", "--model", untrained)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "a.png  a picture, 48x48, seed 0\n"
     assert Clip.load(tmp_path / "a.png").frames.shape == (1, 48, 48, 3)
 
 
-def test_first_frame_is_kept(unireel, weights, film, tmp_path):
+def test_first_frame_is_kept(here, weights, film, tmp_path):
     film[:1].save(tmp_path / "first.png")
-    result = unireel("generate", PROMPT, "--image", "first.png", "-o", "film", "--model", weights)
+    result = here("generate", PROMPT, "--image", "first.png", "-o", "film", "--model", weights)
     assert result.returncode == 0, result.stderr
     made = Clip.load(tmp_path / "film").frames[0].astype(float)
     error = np.mean((made - film.frames[0]) ** 2)
@@ -134,8 +134,8 @@ def test_first_frame_is_kept(unireel, weights, film, tmp_path):
         ([PROMPT, "--device", "tpu9"], "tpu9"),
     ],
 )
-def test_refusals_of_the_model(unireel, untrained, tmp_path, words, part):
-    result = unireel("generate", *words, "-o", "a.mp4", "--model", untrained)
+def test_refusals_of_the_model(here, untrained, tmp_path, words, part):
+    result = here("generate", *words, "-o", "a.mp4", "--model", untrained)
     assert result.returncode in (1, 2) and result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("unireel: error: ") and part in line

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from unireel.world.checker.grids import length, smoothed, spread
-from unireel.world.checker.templates import offsets, shape_errors
+from unireel.world.checker.templates import GRID, offsets, shape_errors
 
 FAINTEST = 17.0
 """Least smoothed difference from the ground (Euclidean, 8-bit steps) of a foreground pixel."""
@@ -160,7 +160,7 @@ def measure(pieces: Pieces, cover: np.ndarray, filling: np.ndarray | None) -> Fi
         picture = np.zeros(pieces.labels.shape, dtype=np.float32)
         picture.ravel()[pieces.where] = part
         samples.append(_sampled(picture, pieces.labels, looked, pieces.frame[looked], columns, rows))
-    stacked = np.concatenate([part.reshape(len(looked), -1) for part in samples], axis=1)
+    stacked = np.concatenate([part.reshape(len(looked), GRID * GRID) for part in samples], axis=1)
     fit = shape_errors(stacked, mass[looked], filling is not None)
     errors = np.full((len(pieces), *fit.shape[1:]), np.nan)
     errors[looked] = fit

@@ -37,6 +37,7 @@ from unireel.world.scene import (
     TURNS,
     Scene,
 )
+from unireel.world.splits import SPLITS
 
 CORRUPTIONS = ("none", "blur", "noise", "h264", "all")
 """What is done to a film before it is checked: Gaussian blur of 0.6 pixels; noise of 5 of 255; H.264 (yuv420p) at a
@@ -249,7 +250,7 @@ def main() -> None:
     options = parser.parse_args()
     found = {}
     for corruption in options.corruption or CORRUPTIONS:
-        found[corruption] = measure(options.n, options.size, options.seed, corruption)
+        found[corruption] = measure(options.n, options.size, options.seed, corruption, options.split)
         if not options.json:
             print(table(found[corruption], corruption), flush=True)
     if options.json:

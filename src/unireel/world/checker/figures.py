@@ -16,6 +16,9 @@ FAINTEST = 17.0
 LEAST_AREA = 7
 """Pixels of the smallest piece that is looked at."""
 
+CROWD = 12
+"""Pieces a frame, on average, above which nobody can see a film of the World."""
+
 _HALF_CONTRAST = 0.42  # share of the strongest difference nearby at which a figure's edge lies
 _CORE = 0.8  # share of its strongest difference above which a pixel belongs to a piece's core
 
@@ -99,7 +102,8 @@ def _labelled(solid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sheet[:, :height] = solid
     labels, count = ndimage.label(sheet.reshape(-1, width), np.ones((3, 3)))
     labels = labels.reshape(sheet.shape)[:, :height]
-    labels = _joined(labels, count)
+    if count <= 4 * CROWD * frames:
+        labels = _joined(labels, count)
     area = np.bincount(labels.ravel())
     keep = area >= LEAST_AREA
     keep[0] = False

@@ -8,7 +8,7 @@ from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.world.checker.background import NAMES, NEAR, TONES, CameraPath, find_camera, find_ground
 from unireel.world.checker.events import Path, find_events
-from unireel.world.checker.figures import Figures, Pieces, find_pieces, measure
+from unireel.world.checker.figures import CROWD, Figures, Pieces, find_pieces, measure
 from unireel.world.checker.linking import link
 from unireel.world.checker.motion import OTHER
 from unireel.world.checker.observation import Observation, SeenObject
@@ -54,6 +54,9 @@ def observe(clip: Clip) -> Observation:
     pieces = find_pieces(difference)
     tone = find_tone(ground, pieces)
     background = NAMES[int(ground.distances[TONES.index(tone)].argmin())]
+    if len(pieces) > CROWD * len(clip):
+        crowded = float((pieces.labels > 0).mean())
+        return Observation(background, tone, camera, (), crowded, plausible=False)
     palette = Palette.of(ground.colour, tone, light_rim=sum(BACKGROUNDS[background]) < 330)
     paint = find_paint(pieces, palette, tone)
     figures = measure(pieces, paint.cover, paint.filling)

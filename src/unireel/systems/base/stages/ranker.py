@@ -57,8 +57,9 @@ class RankerConfig:
     ordinary clips, of each of which ``clip_frames`` are; one batch has ``batch_stories`` times ``per_story`` frames and
     ``batch_clips`` times ``per_clip``. ``noise`` is the largest standard deviation, in 8-bit steps, of noise added to
     frames. The first ``vision_batches`` batches train the vision tower alone, on the auxiliary targets, because no text
-    can be matched before shapes are seen, and the text tower costs a third of a batch. ``cells`` weighs the auxiliary loss on what lies in each patch, ``said`` the one on what the text says, read
-    from either tower's embedding. ``test_stories`` and ``gallery`` say what :meth:`RankerStage.evaluate` ranks.
+    can be matched before shapes are seen, and the text tower costs a third of a batch. ``cells`` weighs the auxiliary
+    loss on what lies in each patch, ``said`` the one on what the text says, read from either tower's embedding.
+    ``test_stories`` and ``gallery`` say what :meth:`RankerStage.evaluate` ranks.
     """
 
     size: int = 48

@@ -4,6 +4,9 @@ The two figures that stand beside every score the checker gives. True statements
 counterfactual ones are the same statements with one attribute changed so that they are false of the scene.
 """
 
+# NumPy's scalar and array types are too loose for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import argparse
@@ -37,7 +40,6 @@ from unireel.world.scene import (
     TURNS,
     Scene,
 )
-from unireel.world.splits import SPLITS
 
 CORRUPTIONS = ("none", "blur", "noise", "h264", "all")
 """What is done to a film before it is checked: Gaussian blur of 0.6 pixels; noise of 5 of 255; H.264 (yuv420p) at a
@@ -243,6 +245,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=500, help="films for each corruption")
     parser.add_argument("--size", type=int, default=48, choices=(32, 48, 64), help="canvas side in pixels")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument(
         "--corruption", choices=CORRUPTIONS, action="append", help="may be repeated; default all"
     )

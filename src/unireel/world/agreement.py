@@ -40,6 +40,7 @@ from unireel.world.scene import (
     TURNS,
     Scene,
 )
+from unireel.world.splits import SPLITS
 
 CORRUPTIONS = ("none", "blur", "noise", "h264", "all")
 """What is done to a film before it is checked: Gaussian blur of 0.6 pixels; noise of 5 of 255; H.264 (yuv420p) at a

@@ -1,5 +1,8 @@
 """The ranker against transformers' own SigLIP: inputs, probabilities and order."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportAttributeAccessIssue=false
+
 from functools import cache
 
 import numpy as np

@@ -1,5 +1,8 @@
 """The pocket DiT: times per token, coordinates, and velocities from predicted data."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportAttributeAccessIssue=false
+
 import torch
 
 from unireel.backbones.wan import (

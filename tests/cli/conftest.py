@@ -1,5 +1,8 @@
 """Running the command as a person would: in a process of its own."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportReturnType=false
+
 import subprocess
 import sys
 from collections.abc import Callable

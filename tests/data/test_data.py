@@ -1,5 +1,8 @@
 """Caches, shuffled epochs and dense targets."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
+
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,5 +1,8 @@
 """The ledger: nothing that was judged is lost, and nothing foreign gets in."""
 
+# NumPy's scalar and array types are too loose for these rules.
+# pyright: reportAttributeAccessIssue=false
+
 import json
 from pathlib import Path
 

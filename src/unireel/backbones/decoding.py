@@ -1,5 +1,8 @@
 """Greedy decoding of the pocket video-language model, with a cache and the probability of what was said."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -9,6 +9,9 @@ non-linearity as a pair of channels of opposite sign; and a constant pair of cha
 most of a frame's energy keeps group norm from rescaling the others much.
 """
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 import torch

@@ -1,5 +1,8 @@
 """The pocket models' text side: a word tokenizer over the World's closed vocabulary and a small UMT5 encoder."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence

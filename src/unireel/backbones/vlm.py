@@ -6,6 +6,9 @@ A film becomes 9 visual tokens for every four frames; the sequence is ``<s>``, t
 - ``<caption>`` caption ``</s>``
 """
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

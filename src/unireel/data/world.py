@@ -1,5 +1,8 @@
 """Batches of the World: scenes and their pixels as tensors."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportReturnType=false
+
 from __future__ import annotations
 
 import numpy as np

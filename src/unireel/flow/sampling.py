@@ -1,5 +1,8 @@
 """Sampling a flow model: from noise to data along the learned velocity, with guidance."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable

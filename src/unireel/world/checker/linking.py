@@ -1,5 +1,8 @@
 """Linking: which figures of different frames are one object."""
 
+# NumPy's scalar and array types are too loose for these rules.
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,8 @@
 """Training the causal 3D autoencoder: reconstruction of World films, first on crops, then whole."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """Training the video-language model: many questions and a caption behind each film."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportIndexIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """What every test shares: quiet threads, no network, hypothesis without deadlines, the folder of fixtures."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportReturnType=false
+
 import os
 from pathlib import Path
 
@@ -24,4 +27,31 @@ def fixtures_dir() -> Path:
         pytest.skip("UNIREEL_FIXTURES is not set")
     folder = Path(name)
     assert folder.is_dir(), f"UNIREEL_FIXTURES names {name}, which is not a folder"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole but tiny and untrained model: what commands do does not depend on what it knows."""
+    import torch
+
+    from unireel.backbones.text import pocket_text_encoder, word_tokenizer
+    from unireel.backbones.vae import pocket_autoencoder
+    from unireel.backbones.vlm import pocket_vlm
+    from unireel.backbones.wan import pocket_transformer
+    from unireel.systems.base.pipeline import BasePipeline
+    from unireel.world.language import vocabulary
+
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer(vocabulary())
+    model = BasePipeline(
+        vae=pocket_autoencoder(encoder_width=16, decoder_width=16, latent_channels=4, layers=1),
+        text_encoder=pocket_text_encoder(len(tokenizer), width=32, layers=1, heads=4),
+        tokenizer=tokenizer,
+        transformer=pocket_transformer(64, 1, heads=2, ffn=64, latent_channels=4, patch=2, text_width=32),
+        vlm=pocket_vlm(tokenizer, width=64, layers=1, heads=2, ffn=64, vision=64, depth=1),
+        steps=2,
+    )
+    folder = tmp_path_factory.mktemp("models") / "untrained"
+    model.save_pretrained(folder)
     return folder

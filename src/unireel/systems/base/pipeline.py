@@ -124,6 +124,7 @@ class BasePipeline(DiffusionPipeline):
             before = next(part.parameters()).dtype
             part.to(dtype).save_pretrained(folder / name)
             part.to(before)
+            _forget_origin(folder / name / "config.json")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         settings = {name: self.config[name] for name in ("size", "steps", "guidance", "shift", "prediction")}
         card = {"system": "base", "size": self.size, "settings": settings}
@@ -307,6 +308,13 @@ class BasePipeline(DiffusionPipeline):
         clips = [Clip(np.asarray(each)[None], FPS).resized(self.size, self.size) for each in images]
         pixels = to_pixels(np.stack([clip.frames for clip in clips for _ in range(copies)]))
         return encode(self.vae, pixels.to(self.device, self.vae.dtype))
+
+
+def _forget_origin(config: Path) -> None:
+    """Leave out of a component's configuration where on some machine it was loaded from."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content.pop("_name_or_path", None)
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def check_frames(frames: int) -> None:

@@ -157,7 +157,7 @@ def is_placed(scene: Scene) -> bool:
 
 def place(scene: Scene, random: Random, tries: int = 12) -> Scene | None:
     """Give the objects places where they are on the screen and apart in all frames; None if too crowded."""
-    shapes = [_Swept(each, scene) for each in scene.objects]
+    shapes = [_Swept(each, scene, number) for number, each in enumerate(scene.objects)]
     for _ in range(tries):
         placed: list[_Swept] = []
         for each in sorted(shapes, key=lambda swept: -swept.width):
@@ -170,7 +170,7 @@ def place(scene: Scene, random: Random, tries: int = 12) -> Scene | None:
         if len(placed) == len(shapes):
             placed.sort(key=lambda swept: swept.number)
             moved = tuple(
-                dataclasses.replace(figure, x=round(each.origin[0], 2), y=round(each.origin[1], 2))
+                dataclasses.replace(figure, x=round(float(each.origin[0]), 2), y=round(float(each.origin[1]), 2))
                 for figure, each in zip(scene.objects, placed, strict=True)
             )
             return dataclasses.replace(scene, objects=moved)
@@ -184,7 +184,7 @@ def place_one(scene: Scene, figure: Object, random: Random, tries: int = 24) -> 
     for _ in range(tries):
         spot = shape.moved(random, scene)
         if spot and spot.clear_of(others):
-            added = dataclasses.replace(figure, x=round(spot.origin[0], 2), y=round(spot.origin[1], 2))
+            added = dataclasses.replace(figure, x=round(float(spot.origin[0]), 2), y=round(float(spot.origin[1]), 2))
             return dataclasses.replace(scene, objects=(*scene.objects, added))
     return None
 
@@ -199,9 +199,9 @@ def sample_event(random: Random, scene: Scene, colour: str) -> Event:
 class _Swept:
     """The room that an object takes on the screen in each frame."""
 
-    def __init__(self, figure: Object, scene: Scene) -> None:
+    def __init__(self, figure: Object, scene: Scene, number: int = 0) -> None:
         track = object_track(dataclasses.replace(figure, x=0.0, y=0.0), Camera(), scene.frames, scene.size)
-        self.number = scene.objects.index(figure) if scene.objects.count(figure) == 1 else id(self)
+        self.number = number
         self.dx, self.dy = track.x, track.y
         self.shift_x, self.shift_y, self.zoom = camera_path(scene.camera, scene.frames)
         rim = 1.5 if scene.style == "outline" else 0.0

@@ -11,6 +11,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from unireel.backbones.ranker import frame_embeddings, frame_pixels, rank
 from unireel.systems.base.stages import RankerStage
 from unireel.systems.base.stages.ranker import RankerConfig, choose_different, eventful_frames, said
+from unireel.training.optimizers import Optimizers
+from unireel.training.recipe import OptimizerConfig
 from unireel.training.stage import evaluation_mode
 from unireel.world.scene import COLOURS, SHAPES, SIZES
 from unireel.world.stories import describe_frame, sample_story
@@ -87,12 +89,12 @@ def test_the_vision_tower_is_trained_first_and_alone():
 
 def test_a_batch_can_be_learnt(stage: RankerStage):
     batch = stage.batch(0)
-    optimizer = torch.optim.AdamW(stage.module.parameters(), lr=3e-3)
-    for _ in range(120):
+    config = OptimizerConfig("muon", lr=3e-3, muon_lr=0.02)
+    optimizers = Optimizers(stage.module, config, stage.parameter_groups())
+    for _ in range(200):
         loss, logs = stage.loss(batch)
-        optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        optimizers.step(1.0)
     assert logs["frames_right"] == 1
 
 

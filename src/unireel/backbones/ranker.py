@@ -45,14 +45,13 @@ def ranker_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     It ends texts with ``</s>`` itself and returns no attention mask, so that
     ``tokenizer(texts, padding="max_length", max_length=64)`` gives what the model takes.
     """
-    tokenizer = word_tokenizer(words)
-    end = (tokenizer.eos_token, tokenizer.eos_token_id)
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    base = word_tokenizer(words)
+    end = (base.eos_token, base.eos_token_id)
+    base.backend_tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
         single=f"$A {end[0]}", special_tokens=[end]
     )
-    tokenizer.model_input_names = ["input_ids"]
-    tokenizer.model_max_length = TEXT_LENGTH
-    return tokenizer
+    settings = {**base.init_kwargs, "model_max_length": TEXT_LENGTH, "model_input_names": ["input_ids"]}
+    return PreTrainedTokenizerFast(**{**settings, "tokenizer_object": base.backend_tokenizer})
 
 
 def pocket_ranker(

@@ -149,7 +149,8 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
         ledger = Ledger(made_room(folder), identity)
         return Reference(plan, NAMES[args.model]), plan, ledger
     # The ledger comes before the weights are loaded: that a folder is taken is said at once.
-    ledger = Ledger(made_room(folder), identity | {"weights": fingerprint(find_model(args.model))})
+    identity["weights"] = fingerprint(find_model(args.model))
+    ledger = Ledger(made_room(folder), identity)
     model = load_model(args)
     if model.size not in RADII:
         accepted = ", ".join(map(str, RADII))

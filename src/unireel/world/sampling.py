@@ -170,7 +170,9 @@ def place(scene: Scene, random: Random, tries: int = 12) -> Scene | None:
         if len(placed) == len(shapes):
             placed.sort(key=lambda swept: swept.number)
             moved = tuple(
-                dataclasses.replace(figure, x=round(float(each.origin[0]), 2), y=round(float(each.origin[1]), 2))
+                dataclasses.replace(
+                    figure, x=round(float(each.origin[0]), 2), y=round(float(each.origin[1]), 2)
+                )
                 for figure, each in zip(scene.objects, placed, strict=True)
             )
             return dataclasses.replace(scene, objects=moved)
@@ -184,7 +186,9 @@ def place_one(scene: Scene, figure: Object, random: Random, tries: int = 24) -> 
     for _ in range(tries):
         spot = shape.moved(random, scene)
         if spot and spot.clear_of(others):
-            added = dataclasses.replace(figure, x=round(float(spot.origin[0]), 2), y=round(float(spot.origin[1]), 2))
+            added = dataclasses.replace(
+                figure, x=round(float(spot.origin[0]), 2), y=round(float(spot.origin[1]), 2)
+            )
             return dataclasses.replace(scene, objects=(*scene.objects, added))
     return None
 

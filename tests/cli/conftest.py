@@ -1,5 +1,8 @@
 """Running the command as a person would: in a process of its own."""
 
+# The words of a command are paths and numbers too; they are made text before it runs.
+# pyright: reportArgumentType=false, reportReturnType=false
+
 import subprocess
 import sys
 from collections.abc import Callable

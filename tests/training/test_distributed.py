@@ -4,59 +4,33 @@ import contextlib
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from processes import environment, finish, kill_after_checkpoint, start, wait_for_checkpoint
 from safetensors.torch import load_file
 
-from conftest import assert_same, command, environment, final, start, wait_for_checkpoint, write
+from conftest import assert_same, final
 from unireel.config import to_dict
 from unireel.errors import UserError
 from unireel.training import run
-from unireel.training.recipe import OptimizerConfig, Recipe
+from unireel.training.recipe import OptimizerConfig
 
 QUIET = {"noise": 0.0, "dropout": 0.0}
 """A process draws its own noise; without it a pair must do what one process does with both batches."""
 
 
-def _pair(path: Path, log: Path) -> list[subprocess.Popen]:
-    """Two processes that know of each other as torchrun's would, without its start-up time."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [
-        start(command(path), log.with_suffix(f".{rank}"), RANK=str(rank), LOCAL_RANK=str(rank), **together)
-        for rank in (0, 1)
-    ]
-
-
-def _finish(recipe: Recipe, folder: Path) -> None:
-    path = write(folder / f"{recipe.output.name}.yaml", **to_dict(recipe))
-    log = folder / f"{recipe.output.name}.log"
-    codes = [process.wait(timeout=240) for process in _pair(path, log)]
-    assert codes == [0, 0], log.with_suffix(".0").read_text() + log.with_suffix(".1").read_text()
-
-
-@pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_two_processes_learn_what_one_learns_from_both_batches(recipe, tmp_path, name):
-    # Dropout draws differently in each process; the stage below has none.
-    settings = {
-        "steps": 3,
-        "optimizer": OptimizerConfig(name, lr=1e-3),
-        "stage_config": {"dropout": 0.0, **QUIET},
-    }
+def test_two_processes_learn_what_one_learns_from_both_batches(recipe):
+    settings = {"steps": 3, "optimizer": OptimizerConfig("muon"), "stage_config": QUIET}
     one = recipe("one", accumulate=2, **settings)
     assert run(one)
     expected = final(one)
     for parallel in ("fsdp", "replicate"):
         two = recipe(parallel, parallel=parallel, **settings)
-        _finish(two, tmp_path)
+        finish(two, 2)
         found = final(two)
         for stem, tensors in expected.tensors.items():
             assert tensors.keys() == found.tensors[stem].keys()
@@ -71,22 +45,16 @@ def test_two_processes_learn_what_one_learns_from_both_batches(recipe, tmp_path,
 
 
 def test_kill_9_of_two_sharded_processes_and_resume_is_bit_for_bit(recipe, tmp_path):
+    # 15 is odd: the shards of the two processes differ in size.
     settings = {"steps": 16, "checkpoint_every": 4, "stage_config": {"pause": 0.05, "width": 15}}
     whole = recipe("whole", **settings, optimizer=OptimizerConfig("muon"), sample_every=8, evaluate_every=8)
     killed = dataclasses.replace(whole, output=tmp_path / "killed")
-    path = write(tmp_path / "killed.yaml", **to_dict(killed))
-    pair = _pair(path, tmp_path / "killed.log")
-    wait_for_checkpoint(killed.output, pair)
-    time.sleep(0.1)
-    for process in pair:
-        os.kill(process.pid, signal.SIGKILL)
-    for process in pair:
-        process.wait()
+    kill_after_checkpoint(killed, start(killed, 2))
     assert final(killed).step < 16
     with pytest.raises(UserError, match="has 2 processes, this is 1"):
         run(killed)
-    _finish(killed, tmp_path)
-    _finish(whole, tmp_path)
+    finish(killed, 2)
+    finish(whole, 2)
     assert_same(final(whole), final(killed))
     assert len(final(whole).state["random"]) == 2
     assert (whole.output / "samples" / "step-00000016" / "predictions.png").is_file()
@@ -94,13 +62,14 @@ def test_kill_9_of_two_sharded_processes_and_resume_is_bit_for_bit(recipe, tmp_p
 
 def test_torchrun_starts_a_sharded_run_and_a_signal_stops_it_resumably(recipe, tmp_path):
     settings = recipe("run", steps=1000, checkpoint_every=2, stage_config={"pause": 0.02})
-    path = write(tmp_path / "r.yaml", **to_dict(settings))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(to_dict(settings)))
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words += ["-m", *command(path)[2:]]
+    words += ["-m", "unireel.cli.main", "train", str(path)]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(words, env=environment(), stdout=log, stderr=log, start_new_session=True)
     try:
-        step = wait_for_checkpoint(settings.output, [process])
+        step = wait_for_checkpoint(settings)
         process.terminate()
         process.wait(timeout=60)
     finally:

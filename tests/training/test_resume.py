@@ -5,13 +5,12 @@ import json
 import os
 import signal
 import threading
-import time
 
 import pytest
 import torch
+from processes import kill, kill_after_checkpoint, logs, start, wait_for_checkpoint
 
-from conftest import assert_same, command, final, start, wait_for_checkpoint, write
-from unireel.config import to_dict
+from conftest import assert_same, final
 from unireel.errors import UserError
 from unireel.training import checkpoint as checkpoints
 from unireel.training import export_only, run
@@ -54,16 +53,12 @@ def test_looking_logging_and_fetching_change_nothing(recipe):
     assert (watched.output / "samples" / "step-00000008" / "predictions.png").is_file()
 
 
-def test_kill_9_and_resume_is_bit_for_bit(tmp_path, recipe):
-    settings = {"steps": 40, "checkpoint_every": 10, "stage_config": {"pause": 0.05}}
+def test_kill_9_and_resume_is_bit_for_bit(recipe, tmp_path):
+    settings = {"steps": 40, "checkpoint_every": 10, "stage_config": {"pause": 0.02}, "workers": 1}
     whole = recipe("whole", **settings)
     killed = dataclasses.replace(whole, output=tmp_path / "killed")
-    path = write(tmp_path / "recipe.yaml", **to_dict(killed))
-    process = start(command(path), tmp_path / "log.txt")
-    step = wait_for_checkpoint(killed.output, [process])
-    time.sleep(0.12)  # into the next steps, of which nothing must remain
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    # Killed within the next steps, of which nothing must remain.
+    step = kill_after_checkpoint(killed, start(killed), seconds=0.05)
     assert step < 40 and final(killed).step < 40
     assert run(killed) and run(whole)
     assert_same(final(whole), final(killed))
@@ -139,16 +134,19 @@ def test_resume_insists_and_fresh_puts_aside(recipe):
     assert (settings.output / "before-1" / "checkpoints" / "step-00000002").is_dir()
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path, recipe):
+def test_two_runs_do_not_share_a_folder(recipe):
     held = recipe("held", steps=1000, stage_config={"pause": 0.05}, checkpoint_every=2)
-    process = start(command(write(tmp_path / "r.yaml", **to_dict(held))), tmp_path / "log.txt")
+    started = start(held)
     try:
-        wait_for_checkpoint(held.output, [process])
+        wait_for_checkpoint(held, started)
         with pytest.raises(UserError, match="another run is writing"):
             run(held)
+        assert started[0].pid is not None
+        os.kill(started[0].pid, signal.SIGINT)
+        started[0].join(60)
+        assert started[0].exitcode == 0 and "stopped at step" in logs(held)
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 0, (tmp_path / "log.txt").read_text()
+        kill(started)
 
 
 def test_metrics_grow_and_export_is_of_the_averaged_weights(recipe):

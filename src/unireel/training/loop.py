@@ -50,12 +50,15 @@ class Loop:
             while self.trainer.step < self.recipe.steps:
                 self._add(self.trainer.update(data))
                 self.report.tick()
-                self._after()
+                last = self.trainer.step == self.recipe.steps
+                if last or self.trainer.step % self.recipe.log_every == 0:
+                    self._log()
                 stopped, timed_out, due = self._agree()
-                if self.trainer.step == self.recipe.steps or stopped or timed_out or due:
+                if last or stopped or timed_out or due:
                     self._save()
-                if stopped or timed_out:
-                    return self.trainer.step == self.recipe.steps
+                if (stopped or timed_out) and not last:
+                    return False
+                self._look(last)  # after the checkpoint: a stage that fails here has lost nothing
         finally:
             data.close()
         return True
@@ -71,11 +74,8 @@ class Loop:
         for key, value in values.items():
             self.window[key] = self.window[key] + value if key in self.window else value
 
-    def _after(self) -> None:
+    def _look(self, last: bool) -> None:
         step, recipe = self.trainer.step, self.recipe
-        last = step == recipe.steps
-        if step % recipe.log_every == 0 or last:
-            self._log()
         pictures = bool(recipe.sample_every) and (step % recipe.sample_every == 0 or last)
         metrics = bool(recipe.evaluate_every) and (step % recipe.evaluate_every == 0 or last)
         if pictures or metrics:

@@ -63,7 +63,7 @@ def find_model(name_or_path: str | Path) -> Path:
     if name in packaged_models():
         return ASSETS / name
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name.strip() and folder.is_dir():
         return folder
     if folder.exists():
         raise UserError(f"'{name}' is a file; a model is a folder with a {CARD}")

@@ -110,7 +110,12 @@ def test_interrupt_is_one_line(tmp_path):
     os.mkfifo(card)
     words = ["generate", "a red star", "-o", "star.mp4", "--model", "model"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "unireel", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "unireel", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What runs in the background ignores interrupts, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pipe = open_when_read(card, process)
     process.send_signal(signal.SIGINT)

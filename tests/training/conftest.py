@@ -19,7 +19,7 @@ def recipe(tmp_path):
     """``recipe(name, **settings)``: a run of the small stage into a folder of its own."""
 
     def make(name: str = "run", **settings) -> Recipe:
-        defaults = {"steps": 8, "log_every": 4, "checkpoint_minutes": 0.0, "tensorboard": False}
+        defaults = {"steps": 8, "log_every": 4, "checkpoint_minutes": 0.0, "tensorboard": False, "threads": 1}
         return Recipe(stage="stages:RegressionStage", output=tmp_path / name, **{**defaults, **settings})
 
     return make

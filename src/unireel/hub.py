@@ -65,7 +65,7 @@ def find_model(name_or_path: str | Path) -> Path:
     folder = Path(name).expanduser()
     if name.strip() and folder.is_dir():
         return folder
-    if folder.exists():
+    if name.strip() and folder.exists():
         raise UserError(f"'{name}' is a file; a model is a folder with a {CARD}")
     if _HUB_ID.fullmatch(name) and not name.startswith("pocket/"):
         return _fetch(name)

@@ -19,10 +19,14 @@ FAINTEST = 17.0
 LEAST_AREA = 7
 """Pixels of the smallest piece that is looked at."""
 
+LONG_ENOUGH = 9
+"""Frames from which on every second frame is enough to know a shape."""
+
 CROWD = 12
 """Pieces a frame, on average, above which nobody can see a film of the World."""
 
-_HALF_CONTRAST = 0.42  # share of the strongest difference nearby at which a figure's edge lies
+EDGE, INNER_EDGE = 0.42, 0.65
+"""Share of the strongest difference nearby at which a figure ends: usually, and to part figures that nearly touch."""
 _CORE = 0.8  # share of its strongest difference above which a pixel belongs to a piece's core
 
 
@@ -53,27 +57,27 @@ class Pieces:
         return np.bincount(self.owner, values, len(self))
 
     def only(self, chosen: np.ndarray) -> Pieces:
-        """The pieces ``chosen`` (N,) bool alone; ``labels`` still show all."""
-        number = np.cumsum(chosen) - 1
+        """The pieces ``chosen`` (N,) bool alone."""
+        number = np.cumsum(chosen) * chosen
         own = chosen[self.owner]
         return Pieces(
             self.frame[chosen],
             self.area[chosen],
-            self.labels,
+            np.concatenate([[0], number])[self.labels],
             self.where[own],
-            number[self.owner[own]],
+            number[self.owner[own]] - 1,
             self.values[:, own],
             self.total[chosen],
             self.core[chosen],
         )
 
 
-def find_pieces(difference: np.ndarray) -> Pieces:
-    """Cut the foreground of ``difference`` = frames - ground (3, F, S, S) float32 into pieces."""
+def find_pieces(difference: np.ndarray, edge: float = EDGE) -> Pieces:
+    """Cut the foreground of ``difference`` = frames - ground (3, F, S, S) float32 into pieces that end at ``edge``."""
     smooth = smoothed(difference)
     strength = length(smooth)
     nearby = spread(spread(strength))
-    labels, area = _labelled(strength > np.maximum(FAINTEST, _HALF_CONTRAST * nearby))
+    labels, area = _labelled(strength > np.maximum(FAINTEST, edge * nearby))
     count = len(area)
     for _ in range(2):
         labels = np.where(labels > 0, labels, spread(labels))
@@ -159,7 +163,7 @@ def measure(pieces: Pieces, cover: np.ndarray, filling: np.ndarray | None) -> Fi
     mass = np.maximum(pieces.sums(cover), 1.0)
     x = pieces.sums(cover * (pieces.where % size)) / mass
     y = pieces.sums(cover * (pieces.where // size % size)) / mass
-    looked = np.flatnonzero(pieces.frame % (1 if len(pieces.labels) < 9 else 2) == 0)
+    looked = np.flatnonzero(pieces.frame % (1 if len(pieces.labels) < LONG_ENOUGH else 2) == 0)
     scale = np.sqrt(mass / np.pi)[looked, None]
     columns, rows = x[looked, None] + offsets() * scale, y[looked, None] + offsets() * scale
     samples = []

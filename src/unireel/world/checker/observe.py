@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.world.checker.background import NAMES, NEAR, TONES, CameraPath, find_camera, find_ground
 from unireel.world.checker.events import Path, find_events
-from unireel.world.checker.figures import CROWD, Figures, Pieces, find_pieces, measure
+from unireel.world.checker.figures import CROWD, INNER_EDGE, Figures, Pieces, find_pieces, measure
 from unireel.world.checker.linking import link
 from unireel.world.checker.motion import OTHER
 from unireel.world.checker.observation import Observation, SeenObject
-from unireel.world.checker.paint import Palette, find_paint, find_tone
+from unireel.world.checker.paint import FAINT, Paint, Palette, find_paint, find_tone, strengths
 from unireel.world.checker.templates import radius_of
 from unireel.world.render import NIGHT
 from unireel.world.scene import BACKGROUNDS, MAX_OBJECTS, RADII, SHAPES
@@ -26,6 +28,9 @@ MISFIT = 0.2
 
 UNSTEADY = 0.06
 """Most by which another shape may fit a third of the film better than the shape that fits the whole best."""
+
+HIDDEN = 0.5
+"""Share of its usual contrast below which an object counts as hidden: decoders blend frames into each other."""
 
 STRANGE = 0.06
 """Largest unexplained share of the pixels of a film that looks like the World."""
@@ -58,15 +63,60 @@ def observe(clip: Clip) -> Observation:
         crowded = float((pieces.labels > 0).mean())
         return Observation(background, tone, camera, (), crowded, plausible=False)
     palette = Palette.of(ground.colour, tone, light_rim=sum(BACKGROUNDS[background]) < 330)
-    paint = find_paint(pieces, palette, tone)
-    figures = measure(pieces, paint.cover, paint.filling)
-    chains = _chains(pieces, figures, paint.colour, camera)
+    view = _view(pieces, palette, tone)
+    if view.suspicious:
+        parted = _view(find_pieces(difference, INNER_EDGE), palette, tone)
+        view = min(view, parted, key=lambda each: each.misfit)
+    pieces, strength, paint, figures = view.pieces, view.strength, view.paint, view.figures
+    chains = [_unfaded(chain, strength) for chain in _chains(pieces, figures, paint.colour, camera)]
     objects = [_object(chain, pieces, figures, paint.colour, camera, paint.style) for chain in chains]
-    unexplained = _unexplained(pieces, chains, objects)
+    unexplained = _unexplained(pieces, chains, objects) + view.faint / pieces.labels.size
     objects.sort(key=lambda each: (int(each.visible.argmax()), float(each.x[each.visible][0])))
     familiar = float(ground.distances[TONES.index(tone)].min()) < NEAR and ground.share > 0.35
     plausible = familiar and unexplained < STRANGE and 1 <= len(objects) <= 2 * MAX_OBJECTS
     return Observation(background, paint.style, camera, tuple(objects), unexplained, bool(plausible))
+
+
+@dataclass(frozen=True)
+class _View:
+    """One way to cut a film into pieces, and what they look like; ``faint``: pixels of ghosts that were left out."""
+
+    pieces: Pieces
+    strength: np.ndarray
+    paint: Paint
+    figures: Figures
+    faint: int
+
+    @property
+    def misfits(self) -> np.ndarray:
+        """Misfit of the best shape of every piece that was looked at, at most 1."""
+        errors = self.figures.errors[~np.isnan(self.figures.errors[:, 0, 0])]
+        return np.minimum(errors.reshape(len(errors), -1).min(1, initial=1.0), 1.0)
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether some piece has no shape: perhaps two figures in one."""
+        return bool((self.misfits > MISFIT).any())
+
+    @property
+    def misfit(self) -> float:
+        """Pixels that no shape explains."""
+        looked = ~np.isnan(self.figures.errors[:, 0, 0])
+        return float((self.misfits * self.pieces.area[looked]).sum()) + self.faint
+
+
+def _view(pieces: Pieces, palette: Palette, tone: str) -> _View:
+    """Leave out ghosts, and find the paint and the shapes of the rest."""
+    strength = strengths(pieces, palette, tone)
+    faint = int(pieces.area[strength < FAINT].sum())
+    pieces, strength = pieces.only(strength >= FAINT), strength[strength >= FAINT]
+    paint = find_paint(pieces, palette, tone)
+    return _View(pieces, strength, paint, measure(pieces, paint.cover, paint.filling), faint)
+
+
+def _unfaded(chain: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """``chain`` without the frames where its object has faded to less than half of its usual contrast."""
+    return chain[strength[chain] >= HIDDEN * np.median(strength[chain])]
 
 
 def _unexplained(pieces: Pieces, chains: list[np.ndarray], objects: list[SeenObject]) -> float:

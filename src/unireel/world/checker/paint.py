@@ -21,6 +21,13 @@ CHROMA = 8.0
 in shades of gray; sums see the colour also where a contour or the coding of chroma hides it from single pixels."""
 
 
+FAINT = 0.4
+"""Share of the contrast of its colour below which a piece is a decoder's ghost of something, and not a figure."""
+
+FAINT_GRAY = 24.0
+"""The same in grayscale films, in 8-bit steps: there objects have at least 40."""
+
+
 @dataclass(frozen=True)
 class Palette:
     """What a film of one tone can show, as differences from the ground: ``colours`` (8, 3) and the contour's, ``rim``
@@ -61,6 +68,17 @@ def find_tone(ground: Ground, pieces: Pieces) -> str:
         costs["night"] += 8 if bright > 155 else 0
         costs["plain"] += 8 if bright < 155 else 0
     return min(costs, key=lambda tone: costs[tone])
+
+
+def strengths(pieces: Pieces, palette: Palette, tone: str) -> np.ndarray:
+    """Contrast (N,) of every piece's core, as a share of that of the colour or contour of the same direction."""
+    if tone == "grayscale":
+        return np.abs(pieces.core.mean(1)) * (FAINT / FAINT_GRAY)
+    rays = np.vstack([palette.colours, palette.rim[None]]) if tone == "plain" else palette.colours
+    reach = np.linalg.norm(rays, axis=1)
+    along = pieces.core @ (rays / reach[:, None]).T
+    nearest = along.argmax(1)
+    return along[np.arange(len(pieces)), nearest] / reach[nearest]
 
 
 def find_paint(pieces: Pieces, palette: Palette, tone: str) -> Paint:

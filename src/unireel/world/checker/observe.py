@@ -91,7 +91,7 @@ class _View:
     def misfits(self) -> np.ndarray:
         """Misfit of the best shape of every piece that was looked at, at most 1."""
         errors = self.figures.errors[~np.isnan(self.figures.errors[:, 0, 0])]
-        return np.minimum(errors.reshape(len(errors), -1).min(1, initial=1.0), 1.0)
+        return errors.min((1, 2), initial=1.0)
 
     @property
     def suspicious(self) -> bool:

@@ -7,6 +7,7 @@ import torch
 
 from unireel.backbones.wan import (
     LEAST_TIME,
+    MatmulAttention,
     add_coordinates,
     pocket_transformer,
     predict_velocity,
@@ -72,3 +73,22 @@ def test_parameters_of_the_published_model():
     with torch.device("meta"):
         model = WanTransformer3DModel(num_attention_heads=12, ffn_dim=8960, num_layers=30)
     assert sum(p.numel() for p in model.parameters()) == 1_418_996_800
+
+
+def test_matmul_attention_is_diffusers_own_forwards_and_backwards():
+    results = []
+    for processor in (None, MatmulAttention()):
+        model = small().train()
+        if processor:
+            model.set_attn_processor(processor)
+        torch.manual_seed(1)
+        latents, text = torch.randn(2, 4, 3, 4, 4), torch.randn(2, 5, 24)
+        output = predict_velocity(model, latents, torch.tensor([300.0, 800.0]), text)
+        output.square().mean().backward()
+        gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+        results.append((output, gradients))
+    (output, gradients), (other, others) = results
+    assert torch.allclose(output, other, atol=1e-5)
+    assert gradients.keys() == others.keys()
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, others[name], atol=1e-5), name

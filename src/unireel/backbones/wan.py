@@ -35,6 +35,44 @@ def pocket_transformer(
     )
 
 
+class MatmulAttention:
+    """Wan's attention (text and self) written as two matrix products and a float32 softmax.
+
+    A processor for diffusers' ``WanAttention``, same weights, same result. PyTorch's fused attention is slow on
+    processors at the lengths of pocket films, most of all backwards in bfloat16: this takes a fifth off a step of
+    training, and a compiler fuses all of it but the products.
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Attend from ``hidden_states`` (B, N, D) to themselves or to ``encoder_hidden_states`` (B, L, D)."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(context))
+        query, key, value = (each.unflatten(2, (attn.heads, -1)) for each in (query, key, attn.to_v(context)))
+        if rotary_emb is not None:
+            query, key = (_rotate(each, *rotary_emb) for each in (query, key))
+        query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        weights = scores.float().softmax(-1).to(value.dtype)
+        return attn.to_out[0]((weights @ value).transpose(1, 2).flatten(2))
+
+
+def _rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn neighbouring pairs of channels of (B, N, heads, D) by the angles of each place."""
+    one, two = states.unflatten(-1, (-1, 2)).unbind(-1)
+    cosine, sine = cosine[..., 0::2], sine[..., 1::2]
+    return torch.stack((one * cosine - two * sine, one * sine + two * cosine), -1).flatten(-2).type_as(states)
+
+
 def token_times(time: Tensor, clean_first: Tensor, latent_frames: int, tokens_per_frame: int) -> Tensor:
     """The model's time input per token, as TI2V decoders take it: (B, N) with N = T * tokens per frame.
 

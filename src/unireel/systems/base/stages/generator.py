@@ -19,7 +19,13 @@ from transformers import UMT5EncoderModel
 
 from unireel.backbones.text import encode_text, pocket_text_encoder, tokenize, word_tokenizer
 from unireel.backbones.vae import decode
-from unireel.backbones.wan import pocket_transformer, predict_velocity, token_times, velocity_from
+from unireel.backbones.wan import (
+    MatmulAttention,
+    pocket_transformer,
+    predict_velocity,
+    token_times,
+    velocity_from,
+)
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
 from unireel.data.latents import autoencoder_digest, latents_of
 from unireel.data.targets import CELL_TARGETS, FILM_TARGETS, cell_targets, film_targets, latent_groups
@@ -97,6 +103,7 @@ class GeneratorStage(Stage):
                 config.patch,
                 config.text_width,
             )
+        transformer.set_attn_processor(MatmulAttention())
         head = nn.Linear(config.width, CELL_TARGETS + FILM_TARGETS)
         self.module = nn.ModuleDict(
             {"text_encoder": text_encoder, "transformer": transformer, "alignment": head}

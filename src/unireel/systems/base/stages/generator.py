@@ -36,6 +36,10 @@ from unireel.training.stage import ParameterRule, Stage
 from unireel.world.language import prompt_for, vocabulary
 from unireel.world.sampling import sample_scene
 
+FIGURES_BELOW = 0.8
+"""Objects weigh more only below this flow time: above, it is open where they will be, and a weight that depends on it
+would make the model see them everywhere."""
+
 
 @dataclass(frozen=True)
 class GeneratorConfig:
@@ -45,7 +49,8 @@ class GeneratorConfig:
     ``picture_batches`` micro-batches of ``picture_batch`` first frames come first (nine tokens each, cheap), then
     batches of ``batch_size`` films, every ``picture_every``-th of them pictures again. ``empty`` is the share of
     prompts dropped for guidance, ``clean_first`` the share of films whose first latent frame is given (I2V).
-    ``alignment`` weighs the auxiliary loss on dense targets after block ``alignment_block``.
+    ``alignment`` weighs the auxiliary loss on dense targets after block ``alignment_block``. ``figures`` is the extra
+    weight of tokens that an object touches, at flow times below :data:`FIGURES_BELOW`: most of a film is background.
     """
 
     films: str = "cache/films-48"
@@ -72,6 +77,7 @@ class GeneratorConfig:
     prediction: Literal["velocity", "data"] = "velocity"
     alignment: float = 0.05
     alignment_block: int = 4
+    figures: float = 2.0
     data_seed: int = 3
     start_from: str = ""
 
@@ -90,8 +96,10 @@ class GeneratorStage(Stage):
         self.latents = latents_of(self.films, self.vae, autoencoder_digest(config.vae), config.used_films)
         self.tokenizer = word_tokenizer(vocabulary())
         if config.start_from:
-            text_encoder = UMT5EncoderModel.from_pretrained(Path(config.start_from) / "text_encoder")
-            transformer = WanTransformer3DModel.from_pretrained(Path(config.start_from) / "transformer")
+            text_encoder = UMT5EncoderModel.from_pretrained(Path(config.start_from) / "text_encoder").float()
+            transformer = WanTransformer3DModel.from_pretrained(
+                Path(config.start_from) / "transformer"
+            ).float()
         else:
             text_encoder = pocket_text_encoder(len(self.tokenizer), config.text_width, config.text_layers, 4)
             transformer = pocket_transformer(
@@ -173,10 +181,11 @@ class GeneratorStage(Stage):
         self._hidden.clear()
         output = predict_velocity(self.module["transformer"], state, times, text, own.prediction)
         target = velocity(data, noise) if own.prediction == "velocity" else velocity_from(state, data, times)
-        error = (output.float() - target).square().mean(dim=(1, 3, 4))  # (B, T)
-        wanted = torch.ones_like(error)
-        wanted[:, 0] = (~clean).float()
-        flow = (error * wanted).sum() / wanted.sum()
+        error = token_means((output.float() - target).square(), own.patch)  # (B, T, N)
+        figures = batch["cells"].any(-1).view_as(error) & (time < FIGURES_BELOW)[:, None, None]
+        weight = 1 + own.figures * figures
+        weight[:, 0] *= (~clean)[:, None]
+        flow = (error * weight).sum() / weight.sum()
         logs: dict[str, Tensor | float] = {
             "film_flow" if data.shape[2] > 1 else "picture_flow": flow.detach()
         }
@@ -218,3 +227,8 @@ class GeneratorStage(Stage):
         self.module["text_encoder"].save_pretrained(folder / "text_encoder")
         self.module["transformer"].save_pretrained(folder / "transformer")
         self.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def token_means(values: Tensor, patch: int) -> Tensor:
+    """Means over the channels and places of each token: (B, C, T, h, w) to (B, T, h w / ``patch`` squared)."""
+    return F.avg_pool2d(values.mean(1), patch).flatten(2)

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from unireel.backbones.wan import Prediction, predict_velocity, token_times
 from unireel.flow.matching import shift_time
 
+Context = Tensor | Callable[[Tensor], Tensor]
+"""What a model attends to, (B, L, D): the same at all times, or a function of the flow time ()."""
+
 
 def time_grid(steps: int, shift: float, device: torch.device | str = "cpu") -> Tensor:
     """Flow times of ``steps`` steps from 1 (noise) to 0 (data), shifted towards noise: (``steps`` + 1,) float32."""
@@ -23,8 +26,8 @@ def time_grid(steps: int, shift: float, device: torch.device | str = "cpu") -> T
 def sample(
     model: nn.Module,
     noise: Tensor,
-    text: Tensor,
-    empty: Tensor,
+    text: Context,
+    empty: Context,
     steps: int = 20,
     guidance: float = 4.0,
     shift: float = 2.0,
@@ -41,7 +44,8 @@ def sample(
     Args:
         model: a Wan-type transformer.
         noise: (B, C, T, h, w) at time 1.
-        text, empty: states of the prompts and of the empty prompt, (B, L, D).
+        text, empty: states of the prompts and of the empty prompt (or of what is to be avoided), (B, L, D), or
+            functions of the flow time that give them.
         guidance: scale g of classifier-free guidance, v = v_empty + g (v_text - v_empty); 1 leaves it out.
         shift: of the times, see :func:`~unireel.flow.matching.shift_time`.
         first: clean first latent frame (B, C, 1, h, w) that is kept (image to video), or None.
@@ -66,8 +70,8 @@ def sample(
         else:
             at = (1000 * now).expand(len(noise))
         scale = guidance if interval[0] <= float(now) <= interval[1] else 1.0
-        scale = guidance if interval[0] <= float(now) <= interval[1] else 1.0
-        v = _guided(model, state, at, text, empty, scale, prediction)
+        contexts = [_at(text, now)] if scale == 1.0 else [_at(text, now), _at(empty, now)]
+        v = _guided(model, state, at, contexts, scale, prediction)
         slope = v
         if before is not None and number < steps - 1:
             slope = v + (v - before[1]) * (then - now) / (2 * (now - before[0]))
@@ -77,18 +81,21 @@ def sample(
     return state if first is None else torch.cat([first, state[:, :, 1:]], dim=2)
 
 
+def _at(context: Context, time: Tensor) -> Tensor:
+    return context if isinstance(context, Tensor) else context(time)
+
+
 def _guided(
     model: nn.Module,
     state: Tensor,
     at: Tensor,
-    text: Tensor,
-    empty: Tensor,
+    contexts: list[Tensor],
     guidance: float,
     prediction: Prediction,
 ) -> Tensor:
-    """The guided velocity; both branches in one batch."""
-    if guidance == 1.0:
-        return predict_velocity(model, state, at, text, prediction)
-    twice = torch.cat([state, state]), torch.cat([at, at]), torch.cat([text, empty])
+    """The guided velocity; both branches, if there are two, in one batch."""
+    if len(contexts) == 1:
+        return predict_velocity(model, state, at, contexts[0], prediction)
+    twice = torch.cat([state, state]), torch.cat([at, at]), torch.cat(contexts)
     with_text, without = predict_velocity(model, *twice, prediction).chunk(2)
     return without + guidance * (with_text - without)

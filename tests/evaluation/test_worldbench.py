@@ -10,8 +10,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from unireel.clip import Clip
 from unireel.errors import UsageError, UserError
 from unireel.evaluation.intervals import Score
+from unireel.evaluation.quality import psnr
 from unireel.evaluation.worldbench import Ledger, Plan, Setting, all_tasks, chosen_parts, runner
-from unireel.evaluation.worldbench.generation import psnr
 from unireel.evaluation.worldbench.reference import Reference, Said
 from unireel.evaluation.worldbench.runner import add_up, checker_scores, evaluate
 from unireel.evaluation.worldbench.task import Model

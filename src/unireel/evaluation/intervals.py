@@ -30,7 +30,7 @@ class Score:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
 
 
-def rate(outcomes: Sequence[bool]) -> Score:
+def rate(outcomes: Sequence[bool] | Sequence[float]) -> Score:
     """The share of true ``outcomes`` (at least one) with Wilson's score interval (Wilson 1927, without correction).
 
     Raises:
@@ -65,6 +65,33 @@ def mean(values: Sequence[float]) -> Score:
         sample[generator.integers(0, sample.size, (min(rows, RESAMPLES - start), sample.size))].mean(1)
         for start in range(0, RESAMPLES, rows)
     ]
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
+    return Score(float(sample.mean()), float(low), float(high), sample.size)
+
+
+def clustered(values: Sequence[float], clusters: Sequence[str]) -> Score:
+    """The mean of ``values`` of which some belong together, such as answers about one film.
+
+    Where every value is a cluster of its own this is :func:`rate` (for truth values) or :func:`mean`; else whole
+    clusters are resampled (percentile bootstrap, 2000 resamples, fixed seed), because answers about one film are right
+    or wrong together more often than by chance.
+
+    Raises:
+        ValueError: there are no values, or not as many as clusters.
+    """
+    if len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values of {len(clusters)} clusters")
+    if len(set(clusters)) == len(clusters) or not values:
+        return rate(values) if all(isinstance(each, bool) for each in values) else mean(values)
+    _, places = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    sample = np.asarray(values, dtype=np.float64)
+    sums, counts = np.bincount(places, sample), np.bincount(places)
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    rows = max(1, CHUNK // sums.size)
+    means = []
+    for start in range(0, RESAMPLES, rows):
+        drawn = generator.integers(0, sums.size, (min(rows, RESAMPLES - start), sums.size))
+        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
     low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return Score(float(sample.mean()), float(low), float(high), sample.size)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.evaluation.intervals import Score, rate
+from unireel.evaluation.quality import psnr
 from unireel.evaluation.worldbench.pictures import png
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Model, Outcome, Record, Task
@@ -26,9 +26,6 @@ from unireel.world.scene import CLIP_FRAMES, Scene
 OVERALL = "overall"
 KEPT_DB = 30.0
 """Least PSNR in dB between the given first frame and that of the film for the frame to be kept."""
-
-MOST_DB = 99.0
-"""What stands for the infinite PSNR of equal frames."""
 
 DYNAMIC_KINDS = ("motion", "order", "camera")
 """Kinds of facts that one frame cannot show."""
@@ -120,7 +117,7 @@ class ImageToVideo(Task):
         outcomes = []
         for item, clip in zip(items, clips, strict=True):
             record = judge(item, clip)
-            quality = psnr(clip.frame(0), item.first_frame)
+            quality = psnr(clip.frame(0), item.first_frame) or 0.0
             kept = quality >= KEPT_DB
             record |= {"psnr": round(quality, 2), "kept": kept, "facts_right": record["right"]}
             outcomes.append(Outcome(record | {"right": kept and record["right"]}, clip))
@@ -201,12 +198,6 @@ def fact_lines(record: Record) -> tuple[tuple[bool | None, str], ...]:
     facts = sorted(((holds, text) for _, text, holds in record["facts"]), key=lambda each: each[0])
     seen = () if record["right"] else ((None, f"seen: {record['seen']}"),)
     return (*facts, *seen)
-
-
-def psnr(one: np.ndarray, two: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 pictures of equal shape, at most :data:`MOST_DB`."""
-    error = float(np.mean((one.astype(np.float64) - two.astype(np.float64)) ** 2))
-    return min(MOST_DB, 10 * math.log10(255.0**2 / error)) if error else MOST_DB
 
 
 def _of_kinds(record: Record, kinds: tuple[str, ...]) -> list[bool]:

@@ -1,4 +1,4 @@
-"""``unireel evaluate``: measure a model, with confidence intervals and a page that shows successes and failures."""
+"""``unireel evaluate worldbench``: films, first frames, answers and captions of the World, with a report."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unireel.cli.evaluate.output import add_json_option, check_json, table
 from unireel.cli.options import add_model_options, check_writable, load_model, real_number, whole_number
 from unireel.errors import UsageError, UserError
 
@@ -31,16 +32,8 @@ more --categories add to it.
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "evaluate",
-        help="measure a model, with confidence intervals",
-        description="Measure a model, with confidence intervals.",
-    )
-    benchmarks = parser.add_subparsers(
-        dest="benchmark", metavar="BENCHMARK", title="benchmarks", required=True
-    )
+def add_parser(benchmarks: Any) -> None:
+    """Register the benchmark."""
     bench = benchmarks.add_parser(
         "worldbench",
         help="films, first frames, answers and captions against the World's exact ground truth",
@@ -75,9 +68,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="FOLDER",
         help="records, scores and report (default: worldbench/MODEL-SPLIT-SEED)",
     )
-    bench.add_argument(
-        "--json", metavar="FILE", help="also write the scores to FILE; '-' prints nothing else"
-    )
+    add_json_option(bench)
     bench.set_defaults(run=run)
 
 
@@ -89,8 +80,7 @@ def run(args: argparse.Namespace) -> None:
     names = [task.name for task in tasks] if args.categories is None else args.categories.split(",")
     parts = tuple(chosen_parts(names, tasks))
     folder = prepared_folder(args)
-    if args.json not in (None, "-"):
-        check_file(Path(args.json))
+    check_json(args.json)
     model, plan, ledger = opened(args, parts, folder)
     result = measured(args.model, model, plan, ledger)
     finish(args, result, plan, ledger)
@@ -118,13 +108,6 @@ def made_room(folder: Path) -> Path:
     if folder.parent == DEFAULT_FOLDER:
         DEFAULT_FOLDER.mkdir(exist_ok=True)
     return folder
-
-
-def check_file(path: Path) -> None:
-    """Like :func:`check_writable`, also for names without a suffix."""
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder; name a file")
-    check_writable(path.with_suffix(path.suffix or ".json"))
 
 
 def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model, Plan, Ledger]":
@@ -201,7 +184,9 @@ def finish(args: argparse.Namespace, result: "Result", plan: "Plan", ledger: "Le
     if args.json == "-":
         print(text, end="")
         return
-    print(table(result))
+    print(table(result.scores))
+    checker = "; ".join(f"{name} {score}" for name, score in result.checker.items())
+    print(f"checker, measured in this run: {checker}")
     print(f"report: {ledger.folder / REPORT}")
 
 
@@ -216,15 +201,3 @@ def command(args: argparse.Namespace) -> str:
                 f"{getattr(args, name):g}" if name == "guidance" else str(getattr(args, name)),
             ]
     return shlex.join(words)
-
-
-def table(result: "Result") -> str:
-    """The scores as text, one a line, and below them how far their judge can be trusted."""
-    width = max(map(len, result.scores))
-    lines = [f"{'':{width}s}   value    95 % interval        n"]
-    for key, score in result.scores.items():
-        lines.append(
-            f"{key:{width}s}  {score.value:6.3f}   {score.low:6.3f} to {score.high:5.3f}  {score.n:7d}"
-        )
-    checker = "; ".join(f"{name} {score}" for name, score in result.checker.items())
-    return "\n".join([*lines, f"checker, measured in this run: {checker}"])

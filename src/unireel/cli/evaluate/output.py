@@ -1,0 +1,70 @@
+"""What the benchmarks' commands share: scores as JSON and as a table, and files for them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unireel.cli.options import check_writable
+from unireel.errors import UserError
+from unireel.evaluation.intervals import Score
+
+Figures = Mapping[str, Score | float]
+"""Scores by name; a plain number is one whose spread is not known."""
+
+
+def add_json_option(parser: Any) -> None:
+    """Add ``--json``."""
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the scores to FILE; '-' prints nothing else"
+    )
+
+
+def check_file(path: Path) -> None:
+    """Like :func:`check_writable`, also for names without a suffix."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file")
+    check_writable(path.with_suffix(path.suffix or ".json"))
+
+
+def check_json(target: str | None) -> None:
+    """Find out whether ``--json`` can be written before any work is spent on it."""
+    if target not in (None, "-"):
+        check_file(Path(target))
+
+
+def plain(scores: Figures) -> dict[str, dict[str, float]]:
+    """Scores as JSON: ``{"value", "low", "high", "n"}``, or ``{"value"}`` alone."""
+    return {
+        name: asdict(score) if isinstance(score, Score) else {"value": score}
+        for name, score in scores.items()
+    }
+
+
+def write(document: Mapping[str, Any], target: str | None) -> bool:
+    """Write the JSON document where ``--json`` says; whether it went to the standard output."""
+    from unireel.media.atomic import replacing_file
+
+    if target is None:
+        return False
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    if target == "-":
+        print(text, end="")
+        return True
+    with replacing_file(Path(target)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return False
+
+
+def table(scores: Figures, factor: float = 1.0, digits: int = 3) -> str:
+    """The scores as text, one a line; ``factor`` 100 shows percent."""
+    width = max(map(len, scores), default=0)
+    lines = [f"{'':{width}s}    value    95 % interval        n"]
+    for name, score in scores.items():
+        if isinstance(score, Score):
+            ends = f"{factor * score.low:7.{digits}f} to {factor * score.high:6.{digits}f}  {score.n:6d}"
+            lines.append(f"{name:{width}s}  {factor * score.value:7.{digits}f}  {ends}")
+        else:
+            lines.append(f"{name:{width}s}  {factor * score:7.{digits}f}")
+    return "\n".join(lines)

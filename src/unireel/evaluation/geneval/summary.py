@@ -1,0 +1,99 @@
+"""GenEval's figures from the results that its ``evaluate_images.py`` writes, one image a line."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unireel.errors import UserError
+from unireel.evaluation.intervals import BOOTSTRAP_SEED, RESAMPLES, Score, clustered
+
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One image: the prompt's tag, the prompt, and whether everything asked for was found."""
+
+    tag: str
+    prompt: str
+    correct: bool
+
+
+def read_results(path: Path) -> list[Judged]:
+    """The lines of a results file.
+
+    Raises:
+        UserError: it cannot be read, or a line is not a result; the line is named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+            judged = Judged(data["tag"], data["prompt"], data["correct"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"line {number} of {path} is not a result of GenEval") from None
+        if judged.tag not in TAGS or not isinstance(judged.correct, bool):
+            raise UserError(
+                f"line {number} of {path}: unknown tag '{judged.tag}', or 'correct' is no truth value"
+            )
+        found.append(judged)
+    if not found:
+        raise UserError(f"{path} has no results")
+    return found
+
+
+def summary(results: Sequence[Judged]) -> dict[str, Score]:
+    """All figures, intervals by resampling prompts.
+
+    Returns:
+        ``overall``: the unweighted mean of the six tags' shares of correct images; each tag; ``images``: the share of
+        all images; ``prompts``: the share of prompts with at least one correct image.
+
+    Raises:
+        UserError: a tag has no images: an overall score of fewer would not be GenEval's.
+    """
+    missing = [tag for tag in TAGS if all(each.tag != tag for each in results)]
+    if missing:
+        raise UserError(
+            f"there are no images of {', '.join(missing)}; GenEval's overall score is the mean of 6 tags"
+        )
+    by_tag = {tag: [each for each in results if each.tag == tag] for tag in TAGS}
+    scores = {
+        tag: clustered([each.correct for each in found], [each.prompt for each in found])
+        for tag, found in by_tag.items()
+    }
+    solved: defaultdict[tuple[str, str], bool] = defaultdict(bool)
+    for each in results:
+        solved[each.tag, each.prompt] |= each.correct
+    return {
+        "overall": _overall(by_tag, scores),
+        **scores,
+        "images": clustered([e.correct for e in results], [f"{e.tag}\0{e.prompt}" for e in results]),
+        "prompts": clustered(list(solved.values()), [f"{tag}\0{prompt}" for tag, prompt in solved]),
+    }
+
+
+def _overall(by_tag: Mapping[str, Sequence[Judged]], scores: Mapping[str, Score]) -> Score:
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    draws = np.zeros(RESAMPLES)
+    for found in by_tag.values():
+        _, places = np.unique([each.prompt for each in found], return_inverse=True)
+        sums = np.bincount(places, [each.correct for each in found])
+        counts = np.bincount(places)
+        drawn = generator.integers(0, sums.size, (RESAMPLES, sums.size))
+        draws += sums[drawn].sum(1) / counts[drawn].sum(1) / len(by_tag)
+    value = sum(score.value for score in scores.values()) / len(scores)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Score(value, float(low), float(high), sum(score.n for score in scores.values()))

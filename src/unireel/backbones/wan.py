@@ -103,25 +103,29 @@ def add_coordinates(latents: Tensor) -> Tensor:
     return torch.cat([latents, grid.expand(batch, -1, -1, -1, -1)], dim=1)
 
 
-def predict_velocity(
-    model: nn.Module, latents: Tensor, time: Tensor, text: Tensor, prediction: Prediction = "velocity"
-) -> Tensor:
-    """The model's velocity at ``latents`` (B, C, T, h, w), with coordinates added for models that take them.
+def predict(model: nn.Module, latents: Tensor, time: Tensor, text: Tensor) -> Tensor:
+    """What the network puts out at ``latents`` (B, C, T, h, w), with coordinates added for models that take them.
 
     Args:
         time: on the scale of 0 to 1000, (B,) or per token (B, N), see :func:`token_times`.
         text: states (B, L, D), padding zero.
-        prediction: what the network puts out. Where a token has as many dimensions as the network is wide, the noise
-            in a velocity would fill the whole residual stream; such networks predict the "data" instead
-            (arXiv 2511.13720), from which the velocity follows as (latents - data) / t, with t at least
-            :data:`LEAST_TIME`.
     """
     config = model.config
     inputs = add_coordinates(latents) if config["in_channels"] == config["out_channels"] + 3 else latents
-    output = model(hidden_states=inputs, timestep=time, encoder_hidden_states=text, return_dict=False)[0]
-    if prediction == "velocity":
-        return output
-    return velocity_from(latents, output, time)
+    return model(hidden_states=inputs, timestep=time, encoder_hidden_states=text, return_dict=False)[0]
+
+
+def predict_velocity(
+    model: nn.Module, latents: Tensor, time: Tensor, text: Tensor, prediction: Prediction = "velocity"
+) -> Tensor:
+    """The model's velocity at ``latents``; arguments as in :func:`predict`.
+
+    ``prediction`` is what the network puts out. A velocity holds the noise: where a token has about as many dimensions
+    as the network is wide, carrying it through fills the residual stream. Such networks predict the "data" instead
+    (arXiv 2511.13720), from which the velocity follows as (latents - data) / t, with t at least :data:`LEAST_TIME`.
+    """
+    output = predict(model, latents, time, text)
+    return output if prediction == "velocity" else velocity_from(latents, output, time)
 
 
 def velocity_from(latents: Tensor, data: Tensor, time: Tensor) -> Tensor:

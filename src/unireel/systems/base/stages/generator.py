@@ -20,11 +20,11 @@ from transformers import UMT5EncoderModel
 from unireel.backbones.text import encode_text, pocket_text_encoder, tokenize, word_tokenizer
 from unireel.backbones.vae import decode
 from unireel.backbones.wan import (
+    LEAST_TIME,
     MatmulAttention,
     pocket_transformer,
-    predict_velocity,
+    predict,
     token_times,
-    velocity_from,
 )
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
 from unireel.data.latents import autoencoder_digest, latents_of
@@ -36,9 +36,9 @@ from unireel.training.stage import ParameterRule, Stage
 from unireel.world.language import prompt_for, vocabulary
 from unireel.world.sampling import sample_scene
 
-FIGURES_BELOW = 0.8
-"""Objects weigh more only below this flow time: above, it is open where they will be, and a weight that depends on it
-would make the model see them everywhere."""
+MOST_WEIGHT = 8.0
+"""Largest weight of an error in predicted data. The error of the velocity that follows from it weighs 1 / t squared,
+which without a limit would spend the model on the last traces of noise."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class GeneratorConfig:
     ``picture_batches`` micro-batches of ``picture_batch`` first frames come first (nine tokens each, cheap), then
     batches of ``batch_size`` films, every ``picture_every``-th of them pictures again. ``empty`` is the share of
     prompts dropped for guidance, ``clean_first`` the share of films whose first latent frame is given (I2V).
-    ``alignment`` weighs the auxiliary loss on dense targets after block ``alignment_block``. ``figures`` is the extra
-    weight of tokens that an object touches, at flow times below :data:`FIGURES_BELOW`: most of a film is background.
+    ``alignment`` weighs the auxiliary loss on dense targets after block ``alignment_block``.
+    ``prediction`` is what the network puts out, see :func:`~unireel.backbones.wan.predict_velocity`.
     """
 
     films: str = "cache/films-48"
@@ -74,10 +74,9 @@ class GeneratorConfig:
     clean_first: float = 0.25
     shift: float = 1.0
     uniform: float = 0.2
-    prediction: Literal["velocity", "data"] = "velocity"
+    prediction: Literal["velocity", "data"] = "data"
     alignment: float = 0.05
     alignment_block: int = 4
-    figures: float = 2.0
     data_seed: int = 3
     start_from: str = ""
 
@@ -167,7 +166,7 @@ class GeneratorStage(Stage):
         return cell_targets(scene, latent_groups(scene.frames), cells), film_targets(scene)
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Mean squared velocity error over tokens that are not given, plus the auxiliary loss."""
+        """Mean squared error over latent frames that are not given, plus the auxiliary loss."""
         own = self.config
         data, clean = batch["latents"], batch["clean"]
         time = sample_times(len(data), own.shift, own.uniform, data.device)
@@ -179,13 +178,14 @@ class GeneratorStage(Stage):
         text = encode_text(self.module["text_encoder"], batch["ids"], batch["mask"])
         times = token_times(time, clean, data.shape[2], tokens)
         self._hidden.clear()
-        output = predict_velocity(self.module["transformer"], state, times, text, own.prediction)
-        target = velocity(data, noise) if own.prediction == "velocity" else velocity_from(state, data, times)
-        error = token_means((output.float() - target).square(), own.patch)  # (B, T, N)
-        figures = batch["cells"].any(-1).view_as(error) & (time < FIGURES_BELOW)[:, None, None]
-        weight = 1 + own.figures * figures
-        weight[:, 0] *= (~clean)[:, None]
-        flow = (error * weight).sum() / weight.sum()
+        output = predict(self.module["transformer"], state, times, text).float()
+        if own.prediction == "velocity":
+            error, weight = output - velocity(data, noise), torch.ones_like(per_frame)
+        else:
+            error, weight = output - data, per_frame.clamp_min(LEAST_TIME).pow(-2).clamp_max(MOST_WEIGHT)
+        wanted = torch.ones_like(per_frame)
+        wanted[:, 0] = (~clean).float()
+        flow = (error.square().mean(dim=(1, 3, 4)) * weight * wanted).sum() / wanted.sum()
         logs: dict[str, Tensor | float] = {
             "film_flow" if data.shape[2] > 1 else "picture_flow": flow.detach()
         }
@@ -227,8 +227,3 @@ class GeneratorStage(Stage):
         self.module["text_encoder"].save_pretrained(folder / "text_encoder")
         self.module["transformer"].save_pretrained(folder / "transformer")
         self.tokenizer.save_pretrained(folder / "tokenizer")
-
-
-def token_means(values: Tensor, patch: int) -> Tensor:
-    """Means over the channels and places of each token: (B, C, T, h, w) to (B, T, h w / ``patch`` squared)."""
-    return F.avg_pool2d(values.mean(1), patch).flatten(2)

@@ -1,0 +1,112 @@
+"""The generator's stage: what its loss is zero for, what it does not ask for, and that it learns."""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import UMT5EncoderModel
+
+from unireel.backbones.vae import pocket_autoencoder
+from unireel.data.cache import CacheConfig, build
+from unireel.systems.base.stages import generator
+from unireel.systems.base.stages.generator import GeneratorConfig, GeneratorStage
+
+SMALL = {
+    "film_count": 12,
+    "used_films": 12,
+    "size": 32,
+    "width": 32,
+    "layers": 2,
+    "heads": 2,
+    "ffn": 48,
+    "text_width": 32,
+    "text_layers": 1,
+    "batch_size": 4,
+    "picture_batch": 8,
+    "picture_batches": 2,
+    "alignment_block": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, str]:
+    folder: Path = tmp_path_factory.mktemp("generator")
+    torch.manual_seed(0)
+    pocket_autoencoder(8, 8, 4, 1).save_pretrained(folder / "vae")
+    build(folder / "films", CacheConfig(12, 32), progress=False)
+    return {"films": str(folder / "films"), "vae": str(folder / "vae")}
+
+
+def stage_of(folders, **settings) -> GeneratorStage:
+    torch.manual_seed(0)
+    return GeneratorStage(GeneratorConfig(**(SMALL | folders | settings)))
+
+
+@pytest.mark.parametrize("index", [0, 3])
+@pytest.mark.parametrize("prediction", ["velocity", "data"])
+def test_the_truth_has_no_loss(folders, monkeypatch, prediction, index):
+    stage = stage_of(folders, prediction=prediction, alignment=0.0)
+    batch = stage.batch(index)
+    seen = {}
+
+    def interpolate(data, noise, time):
+        seen["truth"] = data if prediction == "data" else noise - data
+        return (1 - time) * data + time * noise
+
+    monkeypatch.setattr(generator, "interpolate", interpolate)
+    monkeypatch.setattr(generator, "predict", lambda *args: seen["truth"])
+    assert float(stage.loss(batch)[0]) == 0.0
+    monkeypatch.setattr(generator, "predict", lambda *args: seen["truth"] + 0.5)
+    loss = float(stage.loss(batch)[0])
+    assert loss == pytest.approx(0.25) if prediction == "velocity" else 0.25 <= loss <= 2.0
+
+
+def test_given_first_frames_are_not_asked_for(folders, monkeypatch):
+    stage = stage_of(folders, alignment=0.0)
+    batch = stage.batch(3)
+    batch["clean"] = torch.ones(4, dtype=torch.bool)
+
+    def wrong_in_the_first_frame(model, latents, time, text):
+        tokens = latents.shape[3] * latents.shape[4] // 4
+        assert (time[:, :tokens] == 0).all() and (time[:, tokens:] > 0).all()
+        assert torch.equal(latents[:, :, 0], batch["latents"][:, :, 0])
+        output = batch["latents"].clone()
+        output[:, :, 0] += 100.0
+        return output
+
+    monkeypatch.setattr(generator, "predict", wrong_in_the_first_frame)
+    assert float(stage.loss(batch)[0]) == 0.0
+
+
+def test_pictures_come_first_and_every_so_often(folders):
+    stage = stage_of(folders, picture_every=4)
+    lengths = [stage.batch(index)["latents"].shape[2] for index in range(9)]
+    assert lengths == [1, 1, 5, 5, 1, 5, 5, 5, 1]
+    first, again = stage.batch(3), stage.batch(3)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_it_learns_and_starts_from_what_it_exported(folders, tmp_path):
+    stage = stage_of(folders, picture_batches=100)
+    optimizer = torch.optim.AdamW(stage.module.parameters(), lr=3e-3)
+    losses = []
+    for index in range(30):
+        loss, _ = stage.loss(stage.batch(index))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5]), losses
+    stage.export(tmp_path)
+    UMT5EncoderModel.from_pretrained(tmp_path / "text_encoder").bfloat16().save_pretrained(
+        tmp_path / "text_encoder"
+    )
+    again = stage_of(folders, start_from=str(tmp_path))
+    for name, parameter in again.module.named_parameters():
+        assert parameter.dtype == torch.float32, name
+    weights = dict(stage.module["transformer"].named_parameters())
+    for name, parameter in again.module["transformer"].named_parameters():
+        assert torch.equal(parameter, weights[name]), name

@@ -1,12 +1,12 @@
-"""The mixture of transformers against transformers' Qwen3 (Qwen2 with norms on queries and keys) and a plain float64 loop."""
+"""The mixture of transformers against Qwen3 (which is Qwen2 with norms on queries and keys) and a float64 loop."""
 
 import pytest
 import torch
+from bagel_parts import tiny_bagel
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
-from bagel_parts import tiny_bagel
 from unireel.backbones.bagel import PARAMETERS, BagelModel, bagel_7b_config
-from unireel.backbones.mot import GENERATION
+from unireel.backbones.mot import GENERATION, Routing
 from unireel.backbones.packing import (
     VAE,
     TextSegment,
@@ -86,8 +86,6 @@ def test_experts_share_one_attention(bagel):
     states = model.embed(packed)
     mask = attention_mask(packed)
     rotation = model.language_model.model.rotary_emb(states, packed.positions)
-    from unireel.backbones.mot import Routing
-
     own = layer(states, rotation, mask, Routing.of(packed.kinds == VAE), None)
     weights = dict(layer.named_parameters())
 

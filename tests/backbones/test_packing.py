@@ -1,4 +1,4 @@
-"""BAGEL's sequences: sizes of images, order of patches, positions, and who sees whom, each against its plain definition."""
+"""BAGEL's sequences: sizes of images, patches, positions, and who sees whom, against their plain definitions."""
 
 import numpy as np
 import pytest

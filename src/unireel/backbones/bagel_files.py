@@ -1,4 +1,4 @@
-"""BAGEL-7B-MoT as it is published: ``llm_config.json``, ``vit_config.json``, ``ema.safetensors``, ``ae.safetensors``."""
+"""BAGEL-7B-MoT as published: ``llm_config.json``, ``vit_config.json``, ``ema.safetensors``, ``ae.safetensors``."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportCallIssue=false

@@ -1,8 +1,8 @@
 """BAGEL's mixture of transformers (arXiv 2505.14683): Qwen2 with two experts for every weight and one attention.
 
-Tokens of the autoencoder go through the *generation* expert (weights named ``..._moe_gen``), all others through the
-*understanding* expert: norms, queries, keys, values, output projection and feed-forward. Attention is shared. Queries and
-keys are RMS-normalised per head before their rotation. Parameter names are those of the published files.
+Tokens of the autoencoder go through the *generation* expert (weights named ``..._moe_gen``), all others through
+the *understanding* expert: norms, queries, keys, values, output projection and feed-forward. Attention is shared.
+Queries and keys are RMS-normalised per head before their rotation. Parameter names are those of the published files.
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.

@@ -47,7 +47,7 @@ INSIDE = (
     ("self_attn.", "attn1."),
     ("cross_attn.", "attn2."),
 )
-"""How names begin, originally and in diffusers, outside and inside of blocks; what is not listed is the same in both."""
+"""How names begin, originally and in diffusers, outside and inside of blocks; what is not listed is the same."""
 
 
 def to_diffusers_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Published weights into our models: what is in the files is compared with what the model has before anything is read."""
+"""Published weights into our models: the files' headers are compared with the model before anything is read."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ class BagelUnderstanding:
     ) -> Features:
         """See :class:`~unireel.backbones.understanding.interface.Understanding`.
 
-        Each image is two blocks, first through the autoencoder, then by ViT. The marks around images are left out of the
-        result; the prompt's own marks are not.
+        Each image is two blocks, first through the autoencoder, then by ViT. The marks around images are left out of
+        the result; the prompt's own marks are not.
         """
         rows: list[list[Segment]] = []
         for number, prompt in enumerate(prompts):

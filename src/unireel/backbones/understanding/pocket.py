@@ -124,7 +124,7 @@ class PocketUnderstanding:
             side = self.layout.side
             if film.ndim != 4 or not len(film) or film.shape[1] % side or film.shape[2] % side:
                 raise UserError(
-                    f"a film of shape {film.shape} does not fit: it must have frames whose sides are multiples of {side}"
+                    f"a film of shape {film.shape} does not fit: its sides must be multiples of {side}"
                 )
             patches, grid = visual_patches(film[None], self.layout)
             features = model.model.get_video_features(patches.to(device, model.dtype), grid.to(device))

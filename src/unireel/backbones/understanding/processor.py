@@ -1,4 +1,4 @@
-"""Any transformers vision-language model with its processor behind the interface (Qwen2-VL, Qwen2.5-VL, Qwen3-VL, ...)."""
+"""Any transformers vision-language model with its processor behind the interface: Qwen2-VL, Qwen3-VL, LLaVA, ..."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
@@ -27,8 +27,8 @@ from unireel.errors import UserError
 class ProcessorUnderstanding:
     """A model of ``AutoModelForImageTextToText`` and its ``AutoProcessor``.
 
-    Prompts and requests go through the processor's chat template, one at a time. Frames are given as a film if the model
-    takes films, else as images.
+    Prompts and requests go through the processor's chat template, one at a time. Frames are given as a film if the
+    model takes films, else as images.
 
     Args:
         model, processor: of the same checkpoint.
@@ -142,11 +142,10 @@ class ProcessorUnderstanding:
             visual["images"] = list(images)
         inputs = self.processor(text=[written], return_tensors="pt", **visual).to(self.model.device)
         self._check(inputs["input_ids"].shape[1])
-        floats = {
-            name: value.to(self.model.dtype) if value.is_floating_point() else value
-            for name, value in inputs.items()
+        dtype = self.model.dtype
+        return {
+            name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()
         }
-        return floats
 
     def _check(self, count: int) -> None:
         most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)

@@ -1,9 +1,9 @@
 """The connector C_t = g(Z_u, t) of UniVid (eq. 1): from the understanding model's states to the decoder's text context.
 
-Z_u is laid out as [ViT | VAE | text] (:class:`~unireel.backbones.understanding.Features`). Its tokens are brought to the
-decoder's context width by convolutions along the sequence that know the flow time. How many tokens come out follows from
-how many go in, up to a budget for each kind, beyond which neighbours are averaged. Padding neither changes a token nor
-becomes one.
+Z_u is laid out as [ViT | VAE | text] (:class:`~unireel.backbones.understanding.Features`). Its tokens are brought to
+the decoder's context width by convolutions along the sequence that know the flow time. How many tokens come out follows
+from how many go in, up to a budget for each kind, beyond which neighbours are averaged. Padding neither changes a token
+nor becomes one.
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
@@ -11,9 +11,7 @@ becomes one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +40,10 @@ class Mix:
     def of(self, kind: Kind) -> float:
         """The share of one kind; text always counts whole."""
         return {Kind.VIT: self.vit, Kind.VAE: self.vae}.get(kind, 1.0)
+
+
+WHOLE = Mix()
+"""Everything there is."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Connector(ModelMixin, ConfigMixin):
         self.read_latents = nn.Linear(latent_width, hidden) if latent_width else None
         self.kind = nn.Embedding(len(KINDS), hidden)
         self.time = TimestepEmbedding(TIME_CHANNELS, hidden)
-        self.layers = nn.ModuleList([TimedConvolution(hidden, kernel, hidden) for _ in range(layers)])
+        self.blocks = nn.ModuleList([TimedConvolution(hidden, kernel, hidden) for _ in range(layers)])
         self.norm_out = nn.LayerNorm(hidden)
         self.write = nn.Linear(hidden, context_width)
         nn.init.normal_(self.kind.weight, std=0.02)
@@ -122,7 +124,7 @@ class Connector(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.write.bias)
 
     def forward(
-        self, features: Features, time: Tensor, latents: Tensor | None = None, mix: Mix = Mix()
+        self, features: Features, time: Tensor, latents: Tensor | None = None, mix: Mix = WHOLE
     ) -> Conditions:
         """C_t for each sample.
 
@@ -158,8 +160,8 @@ class Connector(ModelMixin, ConfigMixin):
             1000 * time.float(), TIME_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0
         )
         when = self.time(waves.to(tokens.dtype))
-        for layer in self.layers:
-            tokens = layer(tokens, present, when)
+        for block in self.blocks:
+            tokens = block(tokens, present, when)
         return Conditions(self.write(self.norm_out(tokens)) * present, mask)
 
 

@@ -1,7 +1,7 @@
 """What the decoder attends to: C_t alone, or together with the states of its own text encoder.
 
-Wan attends to a text context of fixed length, padded with zeros and without a mask. Whatever is combined here is laid out
-in that length, so that what a trained decoder expects of its padding stays as it was.
+Wan attends to a text context of fixed length, padded with zeros and without a mask. Whatever is combined here is laid
+out in that length, so that what a trained decoder expects of its padding stays as it was.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unireel.backbones.understanding.interface import Features
 from unireel.errors import UserError
-from unireel.systems.univid.connector import Conditions, Mix
+from unireel.systems.univid.connector import WHOLE, Conditions, Mix
 
 Combination = Literal["replace", "concatenate", "gate"]
 
@@ -86,7 +86,7 @@ class TimedContext:
     """
 
     def __init__(
-        self, connector: Any, combiner: ContextCombiner, condition: Condition, mix: Mix = Mix()
+        self, connector: Any, combiner: ContextCombiner, condition: Condition, mix: Mix = WHOLE
     ) -> None:
         self.connector, self.combiner, self.condition, self.mix = connector, combiner, condition, mix
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unireel.backbones.understanding.interface import Features
 from unireel.backbones.weights import KeyReport
 from unireel.errors import UserError
-from unireel.systems.univid.connector import Conditions, Mix
+from unireel.systems.univid.connector import WHOLE, Conditions, Mix
 
 RELEASED_PARAMETERS = 62_951_424
 ENTRY = "context_projector"
@@ -43,7 +43,7 @@ class ReleasedProjector(nn.Module):
         )
 
     def forward(
-        self, features: Features, time: Tensor | None = None, latents: Tensor | None = None, mix: Mix = Mix()
+        self, features: Features, time: Tensor | None = None, latents: Tensor | None = None, mix: Mix = WHOLE
     ) -> Conditions:
         """(B, ``length``, context width), all of it there; each row is interpolated without its padding."""
         dtype = self.bagel_to_t5_projector[0].weight.dtype

@@ -17,7 +17,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from unireel.hub import ASSETS
-from unireel.systems.univid.temperature import align
+from unireel.systems.univid.temperature import AlignedAttention, align
 
 
 def transformer(args: argparse.Namespace) -> WanTransformer3DModel:
@@ -55,8 +55,10 @@ def main() -> None:
         "encoder_hidden_states": torch.randn(batch, 50 if args.width == 0 else 512, model.config.text_dim),
     }
 
-    def step() -> float:
+    def step(gains: AlignedAttention | None = None, progress: float = 0.0) -> float:
         start = time.process_time()
+        if gains:
+            gains.set(progress)
         model(**values)
         return time.process_time() - start
 
@@ -65,12 +67,11 @@ def main() -> None:
     for number in range(args.pairs):
         times = {}
         for aligned in (False, True) if number % 2 else (True, False):
-            gains = align(model, reference=True) if aligned else None
-            if gains:
-                gains.set(number / args.pairs)
-            times[aligned] = step()
-            if gains:
-                gains.remove()
+            if aligned:
+                with align(model, reference=True) as gains:
+                    times[aligned] = step(gains, number / args.pairs)
+            else:
+                times[aligned] = step()
         ratios.append(times[True] / times[False])
         plain.append(times[False])
     draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))

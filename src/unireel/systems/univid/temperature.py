@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from torch import Tensor, nn
@@ -62,28 +63,28 @@ class TemperatureAlignment:
                 f"text_until={self.text_until}, image_from={self.image_from}: in (0, 1] and in [0, 1)"
             )
 
-    def text_gain(self, progress: float | Tensor) -> Tensor:
+    def text_gain(self, progress: float | np.ndarray) -> np.ndarray:
         """alpha_text (eq. 3) at ``progress`` in [0, 1] (any shape): float64 of that shape."""
-        return 1 + self.text_strength * self._share(_number(progress) / self.text_until)
+        return 1 + self.text_strength * self._share(np.asarray(progress, dtype=np.float64) / self.text_until)
 
-    def image_gain(self, progress: float | Tensor) -> Tensor:
+    def image_gain(self, progress: float | np.ndarray) -> np.ndarray:
         """alpha_image (eq. 5), which is the text's rule run backwards from the end of sampling."""
-        return 1 + self.image_strength * self._share((1 - _number(progress)) / (1 - self.image_from))
+        left = 1 - np.asarray(progress, dtype=np.float64)
+        return 1 + self.image_strength * self._share(left / (1 - self.image_from))
 
-    def _share(self, distance: Tensor) -> Tensor:
+    def _share(self, distance: np.ndarray) -> np.ndarray:
         """Share in [0, 1] of the full strength at ``distance`` (>= 0) from its peak; from 1 on the gain is over."""
-        inside = distance <= 1
-        return {
-            "none": torch.zeros_like(distance),
-            "constant": torch.ones_like(distance),
-            "step": inside.double(),
-            "linear": (1 - distance).clamp_min(0),
-            "cosine": torch.where(inside, (1 + torch.cos(torch.pi * distance)) / 2, 0.0),
-        }[self.schedule]
-
-
-def _number(progress: float | Tensor) -> Tensor:
-    return torch.as_tensor(progress, dtype=torch.float64)
+        match self.schedule:
+            case "none":
+                return np.zeros_like(distance)
+            case "constant":
+                return np.ones_like(distance)
+            case "step":
+                return np.less_equal(distance, 1).astype(np.float64)
+            case "linear":
+                return np.maximum(1 - distance, 0)
+            case "cosine":
+                return (1 + np.cos(np.pi * np.minimum(distance, 1))) / 2
 
 
 def flow_progress(time: Tensor, shift: float) -> Tensor:
@@ -133,7 +134,7 @@ class AlignedAttention:
             self._handles.append(block.attn1.norm_k.register_forward_hook(self._first_frame_keys))
 
     def set(self, progress: float | Tensor, reference: bool | Tensor | None = None) -> None:
-        """Say where sampling is; to be called once a step by samplers without a scheduler of diffusers, and in training.
+        """Say where sampling is: once a step in samplers without a scheduler of diffusers, and in training.
 
         Args:
             progress: u in [0, 1]: step k of S is at k / S. One number for all samples, or (B,) for each its own.
@@ -142,21 +143,19 @@ class AlignedAttention:
         Raises:
             UsageError: ``progress`` is outside [0, 1].
         """
-        where = _number(progress)
-        if not bool(((where >= 0) & (where <= 1)).all()):
+        where = np.asarray(progress.cpu() if isinstance(progress, Tensor) else progress, dtype=np.float64)
+        if not (where.min() >= 0 and where.max() <= 1):
             raise UsageError(f"progress {progress} is outside 0 to 1")
         if reference is not None:
-            self._reference = torch.as_tensor(reference)
+            self._reference = np.asarray(reference.cpu() if isinstance(reference, Tensor) else reference)
         self._progress = progress
-        self._text = _per_sample(self.alignment.text_gain(where))
-        gain = self.alignment.image_gain(where)
-        self._image = _per_sample(torch.where(self._reference.to(gain.device), gain, 1.0))
-        self._with_image = bool(self._reference.any())
+        self._text = Gain.of(self.alignment.text_gain(where))
+        self._image = Gain.of(np.where(self._reference, self.alignment.image_gain(where), 1.0))
 
     @property
     def gains(self) -> tuple[Tensor, Tensor]:
         """The gains of text and picture that act now: float32 scalars, or (B, 1, 1)."""
-        return self._text, self._image
+        return self._text.factor, self._image.factor
 
     def remove(self) -> None:
         """Take the gains off; the model computes what it did before."""
@@ -183,16 +182,13 @@ class AlignedAttention:
                 self.set(progress)
 
     def _text_keys(self, module: nn.Module, args: tuple, keys: Tensor) -> Tensor:
-        return _gained(keys, self._text)
+        return _gained(keys, self._text, keys.shape[1])
 
     def _image_keys(self, module: nn.Module, args: tuple, keys: Tensor) -> Tensor:
-        return _gained(keys, self._image)
+        return _gained(keys, self._image, keys.shape[1])
 
     def _first_frame_keys(self, module: nn.Module, args: tuple, keys: Tensor) -> Tensor:
-        if not self._with_image:
-            return keys
-        first, rest = keys.split((self._frame_tokens, keys.shape[1] - self._frame_tokens), dim=1)
-        return torch.cat([_gained(first, self._image), rest], dim=1)
+        return _gained(keys, self._image, self._frame_tokens)
 
 
 def align(
@@ -227,15 +223,32 @@ def align(
     return AlignedAttention(transformers, alignment or TemperatureAlignment(), reference, pipeline)
 
 
-def _gained(keys: Tensor, gain: Tensor) -> Tensor:
-    """Keys (B, n, D) times their gain, in the keys' precision; a gain of 1 changes no bit."""
-    gain = gain if gain.ndim == 0 else gain.to(keys.device)
-    return (keys * gain).to(keys.dtype)
+@dataclass(frozen=True)
+class Gain:
+    """A factor of keys, float32: a scalar on the CPU, which kernels of any device take, or (B, 1, 1)."""
+
+    factor: Tensor
+    is_one: bool
+
+    @classmethod
+    def of(cls, gain: np.ndarray) -> Gain:
+        """From a float64 scalar or (B,)."""
+        factor = torch.tensor(gain if gain.ndim == 0 else gain[:, None, None], dtype=torch.float32)
+        return cls(factor, bool((gain == 1).all()))
 
 
-def _per_sample(gain: Tensor) -> Tensor:
-    """A scalar stays on the CPU (kernels of any device take it); gains (B,) become (B, 1, 1)."""
-    return gain.float().cpu() if gain.ndim == 0 else gain.float()[:, None, None]
+def _gained(keys: Tensor, gain: Gain, count: int) -> Tensor:
+    """Keys (B, n, D) with the first ``count`` of each sample times their gain; a gain of 1 changes no bit.
+
+    Compiled, the factor stays a number that the graph takes in, so that one graph serves all steps.
+    """
+    if not torch.compiler.is_compiling() and gain.is_one:
+        return keys
+    factor = gain.factor if gain.factor.ndim == 0 else gain.factor.to(keys.device)
+    if keys.requires_grad:
+        return torch.cat([(keys[:, :count] * factor).to(keys.dtype), keys[:, count:]], dim=1)
+    keys[:, :count].mul_(factor)  # the norm's own output: nobody else holds it
+    return keys
 
 
 def _inner(module: nn.Module) -> Any:

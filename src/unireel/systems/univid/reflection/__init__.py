@@ -1,0 +1,1 @@
+"""Pyramid Reflection: questions about long films, answered from the frames that matter (UniVid, algorithm 1)."""

@@ -47,6 +47,18 @@ def test_a_first_frame_is_kept_in_the_latents(model):
     assert torch.allclose(latents[:, :, :1], given, atol=1e-5)
 
 
+def test_in_two_stages_the_film_starts_from_the_picture(untrained):
+    model = unireel.load(untrained, device="cpu")
+    model.register_to_config(staged=True)
+    noise = torch.randn(2, 4, 5, 12, 12, generator=torch.Generator().manual_seed(0))
+    settings = {"num_inference_steps": 2, "output_type": "latent"}
+    film = model([PROMPT] * 2, latents=noise, **settings).frames
+    picture = model([PROMPT] * 2, latents=noise[:, :, :1], num_frames=1, **settings).frames
+    assert torch.equal(film[:, :, :1], picture)
+    model.register_to_config(staged=False)
+    assert not torch.allclose(model([PROMPT] * 2, latents=noise, **settings).frames[:, :, :1], picture)
+
+
 def test_called_like_a_pipeline_of_diffusers(model):
     seen = []
 

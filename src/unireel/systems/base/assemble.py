@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--shift", type=float, default=1.0)
     parser.add_argument("--prediction", choices=("velocity", "data"), default="velocity")
+    parser.add_argument("--staged", action="store_true", help="films start from a picture made first")
     args = vars(parser.parse_args())
     assemble(**args)
 

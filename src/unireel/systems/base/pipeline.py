@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,9 @@ class BasePipeline(DiffusionPipeline):
         size: native side of a film in pixels.
         steps, guidance, shift: sampling defaults.
         prediction: what the DiT puts out, see :func:`~unireel.backbones.wan.predict_velocity`.
+        staged: a film without a given first frame is made in two stages, first its first frame as a picture and then
+            the film from it (as Emu Video, arXiv 2311.10709, does with two models): drawing is learned from pictures at
+            a fifth of the cost, and a film has only to move what is drawn.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -68,12 +72,15 @@ class BasePipeline(DiffusionPipeline):
         guidance: float = 4.0,
         shift: float = 1.0,
         prediction: Prediction = "velocity",
+        staged: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, vlm=vlm
         )
-        self.register_to_config(size=size, steps=steps, guidance=guidance, shift=shift, prediction=prediction)
+        self.register_to_config(
+            size=size, steps=steps, guidance=guidance, shift=shift, prediction=prediction, staged=staged
+        )
         for module in (vae, text_encoder, transformer, vlm):
             module.eval()
 
@@ -126,7 +133,8 @@ class BasePipeline(DiffusionPipeline):
             part.to(before)
             _forget_origin(folder / name / "config.json")
         self.tokenizer.save_pretrained(folder / "tokenizer")
-        settings = {name: self.config[name] for name in ("size", "steps", "guidance", "shift", "prediction")}
+        names = ("size", "steps", "guidance", "shift", "prediction", "staged")
+        settings = {name: self.config[name] for name in names}
         card = {"system": "base", "size": self.size, "settings": settings}
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
@@ -175,20 +183,22 @@ class BasePipeline(DiffusionPipeline):
         noise = self._noise(len(prompts), num_frames, generator) if latents is None else latents
         # 4. Encode the first frames
         first = None if image is None else self._encode_images(image, len(prompts), num_videos_per_prompt)
-        # 5. Integrate the flow
-        steps = self.config["steps"] if num_inference_steps is None else num_inference_steps
-        state = sample(
+        # 5. Integrate the flow, of the first frame alone before the film's if there are two stages
+        integrate = partial(
+            sample,
             self.transformer,
-            noise.to(self.device, text.dtype),
-            text,
-            empty,
-            steps=steps,
+            text=text,
+            empty=empty,
+            steps=self.config["steps"] if num_inference_steps is None else num_inference_steps,
             guidance=self.config["guidance"] if guidance_scale is None else guidance_scale,
             shift=self.config["shift"],
-            first=first,
             prediction=self.config["prediction"],
-            on_step=callback_on_step_end and _diffusers_callback(self, callback_on_step_end),
         )
+        noise = noise.to(self.device, text.dtype)
+        if first is None and self.config["staged"] and num_frames > 1:
+            first = integrate(noise[:, :, :1])
+        on_step = callback_on_step_end and _diffusers_callback(self, callback_on_step_end)
+        state = integrate(noise, first=first, on_step=on_step)
         # 6. Decode
         if output_type == "latent":
             frames: Any = state

@@ -1,5 +1,8 @@
 """BAGEL's other parts: the packed ViT against transformers', its tables, ordinary folders and the published files."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportTypedDictNotRequiredAccess=false
+
 import json
 import math
 

@@ -23,7 +23,6 @@ from unireel.backbones.packing import (
     cut,
     opaque,
     pack,
-    uncut,
 )
 from unireel.errors import UserError
 
@@ -36,19 +35,21 @@ def test_sizes_of_images():
     assert VIT_RULE.size(100, 100) == (224, 224)  # too small
     assert VAE_RULE.size(1024, 768) == (1024, 768)
     assert VAE_RULE.size(100, 200) == (512, 1024)
-    # Too many pixels: 980 * 980 = 960,400 of 480,200 allowed scales the sides by a half.
-    assert VIT_RULE.size(980, 980, 480_200) == (490, 490)
+    # Of 960,400 pixels half are allowed: 980 / sqrt(2) = 693, rounded down to 49 times 14.
+    assert VIT_RULE.size(980, 980, 480_200) == (686, 686)
+    assert VIT_RULE.size(3000, 45) == (980, 14)  # as long as can be, and never thinner than a patch
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000))
-def test_sizes_fit_or_are_refused(width, height):
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(14 * 980, 2_000_000))
+def test_sizes_fit_or_are_refused(width, height, pixels):
     ratio = VIT_RULE.longest // VIT_RULE.stride
     if max(width, height) > ratio * min(width, height):
         with pytest.raises(UserError, match="too narrow"):
-            VIT_RULE.size(width, height)
+            VIT_RULE.size(width, height, pixels)
     else:
-        sides = VIT_RULE.size(width, height)
+        sides = VIT_RULE.size(width, height, pixels)
         assert all(side % 14 == 0 and 14 <= side <= 980 for side in sides)
+        assert sides[0] * sides[1] <= pixels
 
 
 def test_transparent_images_are_on_white():
@@ -73,7 +74,6 @@ def test_patches_are_ordered_by_row_column_channel():
                 for channel in range(3)
             ]
             assert tokens[row * 3 + column].tolist() == expected
-    assert torch.equal(uncut(tokens, 2, 2), picture)
 
 
 def mixed():

@@ -1,10 +1,16 @@
 """Understanding models behind their interface: BAGEL, the pocket model, and any model with a processor."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false
+
+import json
+
 import numpy as np
 import pytest
 import torch
-from bagel_parts import tiny_bagel, tiny_tokenizer
+from bagel_parts import tiny_bagel, tiny_config, tiny_tokenizer
 from diffusers import AutoencoderKL
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPImageProcessor,
@@ -18,6 +24,7 @@ from transformers import (
     Qwen2VLProcessor,
 )
 
+from unireel.backbones.bagel import BagelModel
 from unireel.backbones.decoding import film_features, greedy
 from unireel.backbones.packing import ImageRule, TextSegment, VaeSegment, VitSegment, cut, pack, to_pixels
 from unireel.backbones.text import word_tokenizer
@@ -28,6 +35,7 @@ from unireel.backbones.understanding import (
     PocketUnderstanding,
     ProcessorUnderstanding,
     Request,
+    load_understanding,
 )
 from unireel.backbones.vlm import PatchLayout, pocket_vlm, question_turn, visual_patches
 from unireel.errors import UserError
@@ -317,3 +325,42 @@ def test_any_model_chats_about_frames(general):
     one, two = (general.generate(["a"], 6, temperature=1.5, seed=seed)[0] for seed in (3, 3))
     assert one == two
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@torch.no_grad()
+def test_folders_of_each_kind_are_loaded(tmp_path, untrained, pocket):
+    llava = tiny_llava()
+    llava.model.save_pretrained(tmp_path / "llava")
+    llava.processor.save_pretrained(tmp_path / "llava")
+    again = load_understanding(tmp_path / "llava", torch.float32)
+    prompts, images = ["a red star"], [[PICTURE]]
+    expected = llava.hidden_states(prompts, images).states
+    assert torch.allclose(again.hidden_states(prompts, images).states, expected, atol=1e-5)
+    small = load_understanding(untrained, torch.float32)
+    assert isinstance(small, PocketUnderstanding)
+    assert small.hidden_states(["a red star"]).states.shape[2] == small.width == 64
+    with pytest.raises(UserError, match=r"holds no understanding model; accepted: BAGEL's folder"):
+        load_understanding(tmp_path)
+    (tmp_path / "llava" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"llava' cannot be loaded: "):
+        load_understanding(tmp_path / "llava")
+
+
+@torch.no_grad()
+def test_a_published_bagel_folder_is_loaded(tmp_path):
+    """The folder's sizes are those of BAGEL-7B-MoT where its configurations do not say them: latents of 16 channels."""
+    torch.manual_seed(0)
+    config = tiny_config()
+    config.latent_channels, config.max_latent_size = 16, 64
+    model = BagelModel(config).eval()
+    text, vision = config.text_config.to_dict(), config.vision_config.to_dict()
+    vision["num_hidden_layers"] += 1
+    (tmp_path / "llm_config.json").write_text(json.dumps(text))
+    (tmp_path / "vit_config.json").write_text(json.dumps(vision))
+    save_file(model.state_dict(), tmp_path / "ema.safetensors")
+    tiny_tokenizer().save_pretrained(tmp_path)
+    again = load_understanding(tmp_path, torch.float32)
+    assert isinstance(again, BagelUnderstanding)
+    assert again.vae is None
+    expected = BagelUnderstanding(model, tiny_tokenizer()).hidden_states(["a red star"])
+    assert torch.allclose(again.hidden_states(["a red star"]).states, expected.states, atol=1e-5)

@@ -1,5 +1,8 @@
 """UniVid's connector: layout, budgets, time, masks; how its tokens meet the decoder's text; the released projector."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
@@ -8,10 +11,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from unireel.backbones.understanding import Features, Kind
-from unireel.errors import UserError
+from unireel.backbones.understanding import Features, Kind, PocketUnderstanding
+from unireel.errors import UsageError, UserError
 from unireel.systems.univid.connector import Connector, Mix, pool
-from unireel.systems.univid.context import Condition, ContextCombiner, TimedContext
+from unireel.systems.univid.context import Condition, ContextCombiner, TimedContext, encode_branches
 from unireel.systems.univid.released import RELEASED_PARAMETERS, ReleasedProjector, load_released_projector
 
 
@@ -205,6 +208,29 @@ def test_branches_have_contexts_of_their_own(connector):
     assert not torch.allclose(wanted(now), wanted(later), atol=1e-3)
     assert not torch.allclose(wanted(now), avoided(now), atol=1e-3)
     assert torch.equal(avoided(now)[0, :5], connector(features((0, 0, 5), seed=9), now[None]).tokens[0])
+
+
+def test_the_whole_path_from_words_to_the_decoder(untrained):
+    """Two branches through the pocket model's own parts; gradients come back to the understanding model."""
+    import unireel
+
+    model = unireel.load(untrained)
+    understanding = PocketUnderstanding(model.vlm, model.tokenizer)
+    wanted, avoided = encode_branches(understanding, ["a red star jumps twice"], [""])
+    assert wanted.states.shape[2] == understanding.width
+    own = Connector(understanding.width, 32, hidden=16)
+    context = TimedContext(own, ContextCombiner("replace", 50), Condition(wanted))(torch.tensor(0.5))
+    other = TimedContext(own, ContextCombiner("replace", 50), Condition(avoided))(torch.tensor(0.5))
+    assert not torch.allclose(context, other, atol=1e-3)
+    config = model.transformer.config
+    latents = torch.randn(1, config["in_channels"], 2, 4, 4)
+    model.transformer(latents, torch.tensor([500.0]), context, return_dict=False)[
+        0
+    ].square().mean().backward()
+    assert model.vlm.model.language_model.embed_tokens.weight.grad.abs().sum() > 0
+    assert own.read.weight.grad.abs().sum() > 0
+    with pytest.raises(UsageError, match="1 prompts need as many"):
+        encode_branches(understanding, ["a red star"], [])
 
 
 def test_the_released_projector_is_read(tmp_path):

@@ -6,6 +6,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from PIL import Image
 
+from unireel.backbones.lora import add_lora
 from unireel.backbones.wan import predict_velocity
 from unireel.errors import UsageError
 from unireel.systems.univid.decoder import FilmSize, Sampling, VideoDecoder, best_size
@@ -114,6 +115,25 @@ def test_first_frames_are_fitted(decoder):
     # Brought to 82x64, of which nine columns on each side are cut off, and with them the blue ones.
     assert pixels[0].min() > 0.9
     assert pixels[2].max() < -0.9
+
+
+@torch.no_grad()
+def test_the_pocket_models_parts(untrained):
+    """The same decoder at pocket scale, with coordinates, adapters and another autoencoder."""
+    import unireel
+
+    model = unireel.load(untrained)
+    add_lora(model.transformer, rank=2)
+    pocket = VideoDecoder(model.transformer, model.vae)
+    assert pocket.latent_shape(FilmSize(17, 48, 48)) == (4, 5, 12, 12)
+    noise = pocket.noise(1, FilmSize(5, 48, 48), torch.Generator().manual_seed(1))
+    text, empty = model.encode_prompt(["a red star jumps twice"])
+    latents = pocket.generate(text, empty, noise, sampling=Sampling(2, shift=1.0, guidance=4.0))
+    own = model(
+        "a red star jumps twice", num_frames=5, latents=noise, guidance_scale=4.0, output_type="latent"
+    )
+    assert torch.allclose(latents, own.frames, atol=1e-5)
+    assert pocket.frames(latents).shape == (1, 5, 48, 48, 3)
 
 
 def test_impossible_sampling():

@@ -1,7 +1,7 @@
 """BAGEL-7B-MoT as published: ``llm_config.json``, ``vit_config.json``, ``ema.safetensors``, ``ae.safetensors``."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 from __future__ import annotations
 

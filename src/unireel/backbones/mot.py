@@ -6,7 +6,7 @@ Queries and keys are RMS-normalised per head before their rotation. Parameter na
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportOptionalOperand=false
 
 from __future__ import annotations
 

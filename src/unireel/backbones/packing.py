@@ -10,7 +10,8 @@ is later. Nobody outside a noised block sees it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -29,7 +30,8 @@ MAX_PIXELS = 14 * 14 * 9 * 1024
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How an image is brought to size: the longer side at most ``longest``, the shorter at least ``shortest``.
+    """How an image is brought to size: its longer side at most ``longest``, the shorter one at least ``shortest`` if
+    the longer one allows.
 
     Both sides become multiples of ``stride``; the aspect ratio stays, up to that rounding.
     """
@@ -51,22 +53,21 @@ class ImageRule:
             )
         scale = min(self.longest / max(width, height), 1.0)
         scale = max(scale, self.shortest / min(width, height))
-        sides = self._scaled((width, height), scale)
+        sides = [self._multiple(scale * side, round) for side in (width, height)]
         if sides[0] * sides[1] > max_pixels:
-            # The ratio of areas scales the sides, not its root: that is how the published model was trained.
-            sides = self._scaled(sides, max_pixels / (sides[0] * sides[1]))
+            scale = (max_pixels / (sides[0] * sides[1])) ** 0.5
+            sides = [self._multiple(scale * side, math.floor) for side in sides]
         if max(sides) > self.longest:
-            sides = self._scaled(sides, self.longest / max(sides))
-        return sides
+            sides = [self._multiple(self.longest / max(sides) * side, round) for side in sides]
+        return sides[0], sides[1]
 
     def resize(self, image: np.ndarray | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """An image, uint8 (H, W, 3 or 4) or PIL, in RGB at its size; bicubic, antialiased, on white if transparent."""
         picture = opaque(image)
         return picture.resize(self.size(*picture.size, max_pixels), Image.Resampling.BICUBIC)
 
-    def _scaled(self, sides: tuple[int, int], scale: float) -> tuple[int, int]:
-        width, height = (max(self.stride, round(round(s * scale) / self.stride) * self.stride) for s in sides)
-        return width, height
+    def _multiple(self, side: float, whole: Callable[[float], int]) -> int:
+        return max(self.stride, whole(side / self.stride) * self.stride)
 
 
 VIT_RULE, VAE_RULE = ImageRule(980, 224, 14), ImageRule(1024, 512, 16)
@@ -94,13 +95,6 @@ def cut(picture: Tensor, patch: int) -> Tensor:
     channels, height, width = picture.shape
     rows = picture.reshape(channels, height // patch, patch, width // patch, patch)
     return rows.permute(1, 3, 2, 4, 0).reshape(-1, patch * patch * channels)
-
-
-def uncut(tokens: Tensor, rows: int, patch: int) -> Tensor:
-    """The inverse of :func:`cut`: (h * w, patch * patch * C) to (C, h * patch, w * patch), for h ``rows``."""
-    columns, channels = len(tokens) // rows, tokens.shape[1] // patch**2
-    grid = tokens.reshape(rows, columns, patch, patch, channels).permute(4, 0, 2, 1, 3)
-    return grid.reshape(channels, rows * patch, columns * patch)
 
 
 def grid_places(rows: int, columns: int, side: int) -> Tensor:
@@ -186,10 +180,10 @@ class Packed:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Packed:
         """The same on ``device``; pixels and latents in ``dtype``."""
-        moved = {each.name: getattr(self, each.name) for each in fields(self)}
-        moved = {name: value if value is None else value.to(device) for name, value in moved.items()}
-        for name in ("patches", "latents"):
-            moved[name] = moved[name] if moved[name] is None else moved[name].to(dtype=dtype)
+        moved: dict[str, Tensor | None] = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name, value in moved.items():
+            if value is not None:
+                moved[name] = value.to(device, dtype if name in ("patches", "latents") else None)
         return replace(self, **moved)
 
 

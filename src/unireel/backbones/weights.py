@@ -136,7 +136,8 @@ def load_weights(
         files: safetensors.
         rename: name in the files to name in the model.
         dtype, device: what to load into.
-        strict: any difference is an error, and nothing is loaded; otherwise what fits is.
+        strict: any difference is an error, and nothing is loaded; otherwise what fits is, and the rest of the model
+            stays as it was.
 
     Raises:
         UserError: see ``strict``, and :func:`stored_shapes`.

@@ -2,6 +2,7 @@
 
 from unireel.backbones.understanding.bagel import BagelUnderstanding
 from unireel.backbones.understanding.interface import Features, Kind, Request, Spoken, Understanding
+from unireel.backbones.understanding.loading import load_understanding
 from unireel.backbones.understanding.pocket import PocketUnderstanding
 from unireel.backbones.understanding.processor import ProcessorUnderstanding
 
@@ -14,4 +15,5 @@ __all__ = [
     "Request",
     "Spoken",
     "Understanding",
+    "load_understanding",
 ]

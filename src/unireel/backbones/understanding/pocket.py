@@ -1,7 +1,7 @@
 """The pocket Qwen2-VL behind the interface. Its language is the World's; its images are films of one tube."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportOptionalSubscript=false, reportUnhashable=false
 
 from __future__ import annotations
 

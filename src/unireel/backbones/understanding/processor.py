@@ -140,6 +140,9 @@ class ProcessorUnderstanding:
         )
         if images:
             visual["images"] = list(images)
+        start = self.processor.tokenizer.bos_token
+        if start and written.startswith(start):
+            visual["add_special_tokens"] = False  # the template has written it already
         inputs = self.processor(text=[written], return_tensors="pt", **visual).to(self.model.device)
         self._check(inputs["input_ids"].shape[1])
         dtype = self.model.dtype

@@ -6,6 +6,7 @@ out in that length, so that what a trained decoder expects of its padding stays 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from unireel.backbones.understanding.interface import Features
-from unireel.errors import UserError
+from unireel.backbones.understanding.interface import VIEWS, Features, Picture, Understanding, View
+from unireel.errors import UsageError, UserError
 from unireel.systems.univid.connector import WHOLE, Conditions, Mix
 
 Combination = Literal["replace", "concatenate", "gate"]
@@ -73,6 +74,22 @@ class Condition:
     text: Tensor | None = None
     text_mask: Tensor | None = None
     latents: Tensor | None = None
+
+
+def encode_branches(
+    understanding: Understanding,
+    prompts: Sequence[str],
+    avoided: Sequence[str],
+    images: Sequence[Sequence[Picture]] | None = None,
+    views: Collection[View] = VIEWS,
+) -> tuple[Features, Features]:
+    """Z_u of the prompts and, in a prefill of its own with the same images, of what is to be avoided."""
+    if len(prompts) != len(avoided):
+        raise UsageError(f"{len(prompts)} prompts need as many of what is to be avoided, got {len(avoided)}")
+    return (
+        understanding.hidden_states(prompts, images, views),
+        understanding.hidden_states(avoided, images, views),
+    )
 
 
 class TimedContext:

@@ -1,5 +1,8 @@
 """What temperature alignment costs a sampling step: the same transformer with and without it, in turns, in one run.
 
+Progress runs from 0 to 1 over the pairs, with a reference picture, so that both gains have their turn; setting them is
+timed too.
+
     python benchmarks/temperature_cost.py                    # pocket/base's transformer, 17 frames, both branches
     python benchmarks/temperature_cost.py --width 1536 --layers 2 --latents 5x30x52    # two layers of Wan2.1 1.3B
 
@@ -10,6 +13,7 @@ Prints the median and the 95 % bootstrap interval of the ratio of processor time
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 import argparse
+import copy
 import time
 
 import numpy as np
@@ -17,7 +21,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from unireel.hub import ASSETS
-from unireel.systems.univid.temperature import AlignedAttention, align
+from unireel.systems.univid.temperature import TemperatureAlignment, align
 
 
 def transformer(args: argparse.Namespace) -> WanTransformer3DModel:
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--latents", default="5x12x12", help="frames x height x width")
     parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--control", action="store_true", help="compare the model with itself")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -55,23 +60,23 @@ def main() -> None:
         "encoder_hidden_states": torch.randn(batch, 50 if args.width == 0 else 512, model.config.text_dim),
     }
 
-    def step(gains: AlignedAttention | None = None, progress: float = 0.0) -> float:
+    # Two copies, so that neither has to be changed between the measurements.
+    models = {False: model, True: copy.deepcopy(model)}
+    gains = align(models[True], TemperatureAlignment("none" if args.control else "cosine"), reference=True)
+
+    def step(aligned: bool, progress: float) -> float:
         start = time.process_time()
-        if gains:
+        if aligned:
             gains.set(progress)
-        model(**values)
+        models[aligned](**values)
         return time.process_time() - start
 
-    step()
+    for aligned in (False, True):
+        step(aligned, 0.0)
     ratios, plain = [], []
     for number in range(args.pairs):
-        times = {}
-        for aligned in (False, True) if number % 2 else (True, False):
-            if aligned:
-                with align(model, reference=True) as gains:
-                    times[aligned] = step(gains, number / args.pairs)
-            else:
-                times[aligned] = step()
+        order = (False, True) if number % 2 else (True, False)
+        times = {aligned: step(aligned, number / args.pairs) for aligned in order}
         ratios.append(times[True] / times[False])
         plain.append(times[False])
     draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))

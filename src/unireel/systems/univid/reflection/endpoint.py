@@ -32,6 +32,16 @@ PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _LONGEST_REPLY = 16 * 2**20
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A key is for one address: it is not carried on to where that points."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
 @dataclass(frozen=True)
 class Budget:
     """What may be spent on one endpoint: requests (failed ones count), and tokens read and written."""
@@ -106,10 +116,10 @@ class EndpointTalker:
         Raises:
             UserError: it cannot be reached, refuses, answers nonsense, or the budget is spent.
         """
-        if pictures and not self.sees:
+        if len(pictures) and not self.sees:
             raise UserError(f"{self.name} takes words only, but was shown {len(pictures)} pictures")
         content: Any = prompt
-        if pictures:
+        if len(pictures):
             content = [{"type": "image_url", "image_url": {"url": _data_url(each)}} for each in pictures]
             content.append({"type": "text", "text": prompt})
         body = {
@@ -148,7 +158,7 @@ class EndpointTalker:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         request = urllib.request.Request(f"{self.address}/chat/completions", body, headers)
-        with urllib.request.urlopen(request, timeout=self.seconds) as reply:
+        with _OPENER.open(request, timeout=self.seconds) as reply:
             return json.loads(reply.read(_LONGEST_REPLY))
 
     def _spend(self) -> None:

@@ -114,7 +114,7 @@ class TransformersTalker:
         return Said(text, math.exp(float(chosen.mean())), length, len(ids))
 
     def _inputs(self, prompt: str, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
-        if pictures and not self.sees:
+        if len(pictures) and not self.sees:
             raise UserError(f"{self.name} takes words only, but was shown {len(pictures)} pictures")
         settings = {
             "add_generation_prompt": True,

@@ -3,8 +3,13 @@
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportReturnType=false
 
+import json
 import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -55,3 +60,28 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "untrained"
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]], str]]:
+    """``serve(respond)`` starts an HTTP server on the loopback whose POSTs ``respond`` answers; returns its address."""
+    servers = []
+
+    def start(respond: Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                respond(self, body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_address[1]}/v1"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -1,13 +1,9 @@
 """The client of chat endpoints against a real server on the loopback that misbehaves on request."""
 
-# The handlers' attributes are set on classes made here.
-# pyright: reportAttributeAccessIssue=false
-
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
@@ -32,30 +28,6 @@ def send(handler: BaseHTTPRequestHandler, status: int, content: bytes, **headers
 def completion(text: str, prompt: int = 7, completion: int = 3) -> bytes:
     usage = {"prompt_tokens": prompt, "completion_tokens": completion}
     return json.dumps({"choices": [{"message": {"content": text}}], "usage": usage}).encode()
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    servers = []
-
-    def start(respond: Respond) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                respond(self, body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}/v1"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def test_what_is_sent_and_what_comes_back(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from unireel.clip import Clip
 from unireel.errors import UsageError, UserError
+from unireel.systems.base.answering import Answer
 from unireel.systems.univid.reflection.cache import FilmCache
 from unireel.systems.univid.reflection.loop import PyramidReflection, ReflectionConfig
 from unireel.systems.univid.reflection.picture import evidence_sheet
@@ -185,6 +186,13 @@ class TestBranches:
         result = ask(Script([0.1, 0.6, 0.3], fallback=fallback), cache)
         assert result.text == "answer 2" and result.confidence == 0.6 and not result.reliable
         assert "best of 3" in (result.note or "") and len(result.evidence) == 8
+
+    def test_a_models_warning_counts_more_than_its_score(self, cache):
+        script = Script([0.9])
+        roles = script.roles()
+        roles.actor.answer = lambda *shown: Said("red", 0.9, warning="not a film")  # type: ignore[method-assign]
+        result = PyramidReflection(roles, NumberRanker(), cache=cache).ask(numbered_film(), QUESTION)
+        assert (result.text, result.reliable, result.note) == ("red", False, "not a film")
 
     def test_an_empty_search_text_keeps_the_last(self, cache):
         script = Script([0.1, 0.1, 0.9], refined=["20 21 22 23", ""])
@@ -452,11 +460,12 @@ class TestRoles:
         class Model:
             def ask(self, clip, question):
                 self.levels = clip.frames[:, 0, 0, 0].tolist()
-                return Said("red", 0.5)
+                return Answer("red", 0.5, False, "this is no film of the World")
 
         model = Model()
         film = numbered_film(40).frames[::10]
-        ModelActor(model).answer(View(film, np.arange(4.0), 4.0), QUESTION, "")
+        said = ModelActor(model).answer(View(film, np.arange(4.0), 4.0), QUESTION, "")
+        assert said == Said("red", 0.5, warning="this is no film of the World")
         assert model.levels == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 5
 
     def test_times_for_people(self):

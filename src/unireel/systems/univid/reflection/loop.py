@@ -88,7 +88,7 @@ class Reflected:
     Attributes:
         text: the answer.
         confidence: in [0, 1], the evaluator's score of it; of an answer from the caption, its own probability.
-        reliable: whether the evaluator accepted it; ``note`` says how it came about otherwise.
+        reliable: whether the evaluator accepted it and the model gave no warning; ``note`` says why not.
         evidence: the frames that the actor saw when it gave this answer, or that the caption was made from.
         trace: everything that happened, see :class:`~unireel.systems.univid.reflection.journal.Journal`.
     """
@@ -361,8 +361,8 @@ class _Run:
         self.journal.data["result"] = {
             "text": answer.text,
             "confidence": round(confidence, 6),
-            "reliable": accepted,
-            "note": note,
+            "reliable": accepted and answer.warning is None,
+            "note": "; ".join(each for each in (answer.warning, note) if each) or None,
             "rounds": len(self.journal.data["rounds"]),
             "evidence": [asdict(each) for each in evidence],
             **_spent(self.journal.data),

@@ -358,7 +358,7 @@ class ModelActor:
         if len(frames) <= _SLOTS:
             frames = frames[np.minimum(np.arange(_SLOTS + 1) * len(frames) // _SLOTS, len(frames) - 1)]
         answer = self.model.ask(Clip(np.ascontiguousarray(frames), 8.0), question)
-        return Said(answer.text, answer.confidence)
+        return Said(answer.text, answer.confidence, warning=None if answer.reliable else answer.note)
 
     def __str__(self) -> str:
         return type(self.model).__name__

@@ -33,12 +33,14 @@ class Said:
         text: its words.
         confidence: geometric mean of the probabilities that it gave its own tokens, in [0, 1]; None if unknown.
         tokens_in, tokens_out: what it read and said (0 if unknown).
+        warning: why not to rely on it whatever the confidence, or None.
     """
 
     text: str
     confidence: float | None = None
     tokens_in: int = 0
     tokens_out: int = 0
+    warning: str | None = None
 
 
 class Talker(Protocol):

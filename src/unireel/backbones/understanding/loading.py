@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -53,7 +54,7 @@ def load_understanding(
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
             general = AutoModelForImageTextToText.from_pretrained(folder, **options)
             return ProcessorUnderstanding(general.to(device).eval(), processor)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(f"'{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     raise UserError(
         f"'{folder}' holds no understanding model; accepted: BAGEL's folder (llm_config.json), a pocket model (vlm, "

@@ -133,7 +133,7 @@ class Connector(ModelMixin, ConfigMixin):
             time: flow time (B,) in [0, 1], 1 is noise.
             latents: for understanding models that do not read images through an autoencoder: latent tokens
                 (B, n, ``latent_width``) of the reference image, which become the VAE block.
-            mix: shares of the visual blocks; a block with share 0 is left out.
+            mix: shares of the visual blocks, of what goes in and of what comes out; one with share 0 is left out.
 
         Returns:
             M tokens, laid out as Z_u is.
@@ -147,22 +147,23 @@ class Connector(ModelMixin, ConfigMixin):
             kinds = torch.cat([kinds, kinds.new_full(latents.shape[:2], int(Kind.VAE))], dim=1)
         kept = [kind for kind in KINDS if mix.of(kind) > 0]
         pooled = [pool(states, kinds == kind, self.budgets[kind]) for kind in kept]
-        tokens = torch.cat(
-            [
-                (block + self.kind.weight[kind]) * mix.of(kind)
-                for kind, (block, _) in zip(kept, pooled, strict=True)
-            ],
-            dim=1,
-        )
-        tokens, mask = gather(tokens, torch.cat([mask for _, mask in pooled], dim=1))
-        present = mask[..., None].to(tokens.dtype)
+        blocks = [block + self.kind.weight[kind] for kind, (block, _) in zip(kept, pooled, strict=True)]
+        shares = [
+            block.new_full((*block.shape[:2], 1), mix.of(kind))
+            for kind, block in zip(kept, blocks, strict=True)
+        ]
+        there = torch.cat([inside for _, inside in pooled], dim=1)
+        tokens, mask = gather(torch.cat(blocks, dim=1), there)
+        share, _ = gather(torch.cat(shares, dim=1), there)
+        tokens, present = tokens * share, mask[..., None].to(tokens.dtype)
         waves = get_timestep_embedding(
             1000 * time.float(), TIME_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0
         )
         when = self.time(waves.to(tokens.dtype))
         for block in self.blocks:
             tokens = block(tokens, present, when)
-        return Conditions(self.write(self.norm_out(tokens)) * present, mask)
+        # The norm has undone the shares: they count again, so that a block fades to the zeros of the padding.
+        return Conditions(self.write(self.norm_out(tokens)) * share, mask)
 
 
 def pool(states: Tensor, mask: Tensor, budget: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from unireel.cli.main import main
+from unireel.clip import Clip
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Serve = Callable[[Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]], str]
@@ -117,7 +118,10 @@ def test_a_judge_and_its_cost(here: Run, files: Path, serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("code", "words", "message"),
     [
-        (2, "--questions q.json", "name the --predictions to score"),
+        (2, "--questions q.json", "name either the --predictions to score, or the --model"),
+        (2, "--questions q.json --model m", "--model needs --videos"),
+        (1, "--questions q.json --model pocket/none --videos . --out run", "there is no model"),
+        (1, "--questions q.json --model pocket/base --videos no --out run", "there is no folder no"),
         (
             2,
             "--questions q.json --predictions p.json --metric taste",
@@ -167,3 +171,75 @@ def test_errors_are_one_line(
     assert output == ""
     assert len(error.splitlines()) == 1, error
     assert message in error
+
+
+def test_a_model_answers_with_controls_and_goes_on(
+    here: Run, untrained: Path, tmp_path: Path, film: Clip
+) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for number in range(3):
+        film.save(folder / f"f{number}.mp4", scale=4)
+    questions = [
+        {
+            "question_id": f"{n}-{w}",
+            "video_name": f"f{n}",
+            "question": f"what {w} is the background?",
+            "answer": "black",
+        }
+        for n in range(4)
+        for w in ("colour", "zeppelin")
+    ]
+    (tmp_path / "q.json").write_text(json.dumps(questions))
+    words = [
+        "evaluate",
+        "videoqa",
+        "--model",
+        untrained,
+        "--videos",
+        folder,
+        "--questions",
+        "q.json",
+        "--out",
+        "run",
+    ]
+    words += ["--metric", "normalized", "--control-every", 1, "--json", "-"]
+    result = here(*words)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["counts"] == {"questions": 6, "answered": 3}
+    assert found["problem_counts"] == {"not asked": 2, "refused": 3}
+    assert found["scores"]["normalized"]["n"] == 6
+    assert {"control/intact", "control/reversed", "drop/frozen", "drop/blank"} < set(found["scores"])
+    assert "control/text" not in found["scores"]
+    film.save(folder / "f3.mp4", scale=4)
+    again = here(*words)
+    assert "6 questions are answered, 2 are left" in again.stderr
+    assert json.loads(again.stdout)["counts"] == {"questions": 8, "answered": 4}
+    other = here(*words, "--frames", 5)
+    assert other.returncode == 1
+    assert "holds another evaluation (frames: 17, not 5)" in other.stderr
+
+
+def test_two_runs_are_compared_on_a_page(here: Run, files: Path) -> None:
+    everything = [{"question_id": number, "answer": "a cat"} for number in range(6)]
+    (files / "p2.json").write_text(json.dumps(everything))
+    for name, predictions in (("A", "p.json"), ("B", "p2.json")):
+        words = ["--predictions", predictions, "--questions", "q.json", "--metric", "exact,f1", "--out", name]
+        assert here("evaluate", "videoqa", *words).returncode == 0
+    result = here("compare", "A", "B", "--page", "c.html", "--json", "c.json")
+    assert result.returncode == 0, result.stderr
+    assert "6 items in both" in result.stdout
+    row = json.loads((files / "c.json").read_text())["scores"]["exact"]
+    assert (row["first"], row["second"], row["wins"], row["losses"]) == (pytest.approx(1 / 3), 1, 4, 0)
+    assert row["test"] == "permutation"  # three questions about each video
+    page = (files / "c.html").read_text()
+    assert "http" not in page
+    assert page.count("<figure") == 4
+    assert "A: a dog" in page
+    assert "right would be: a cat" in page
+    missing = here("compare", "A", "C")
+    assert (missing.returncode, missing.stderr) == (
+        1,
+        "unireel: error: C holds no evaluation: it has no items.jsonl\n",
+    )

@@ -36,6 +36,7 @@ COMMANDS = {
     "world": Command("unireel.cli.world", "look at the World that the pocket models are trained on"),
     "train": Command("unireel.cli.train", "train a model from a recipe"),
     "evaluate": Command("unireel.cli.evaluate", "measure a model, with confidence intervals"),
+    "compare": Command("unireel.cli.compare", "two evaluations side by side, with paired tests"),
 }
 
 

@@ -43,6 +43,10 @@ class Journal:
     def __getitem__(self, key: Hashable) -> Record:
         return self._records[key]
 
+    def get(self, key: Hashable, default: Record) -> Record:
+        """The record of ``key``, or ``default``."""
+        return self._records.get(key, default)
+
     def __iter__(self) -> Iterator[Record]:
         return iter(list(self._records.values()))
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from unireel.cli.evaluate.judging import add_judge_options, cost, make_judge
 from unireel.cli.evaluate.making import prepare_folder
 from unireel.cli.evaluate.output import add_json_option, check_json, plain, table, write
-from unireel.errors import UsageError
+from unireel.cli.options import load_model, whole_number
+from unireel.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from unireel.evaluation.intervals import Score
+    from unireel.evaluation.videoqa.askers import Asker
     from unireel.evaluation.videoqa.datasets import Dataset
     from unireel.evaluation.videoqa.formats import Problem, Question
     from unireel.evaluation.videoqa.metrics import Named
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   unireel evaluate videoqa --predictions P --questions val_q.json --answers val_a.json --metric exact --json -
   unireel evaluate videoqa --predictions P --questions Test_count_question.csv --metric l2
+  unireel evaluate videoqa --model pocket/base --videos films/ --questions Q --metric normalized --out runs/qa
+  unireel evaluate videoqa --model http://localhost:8000/v1#qwen3-vl --videos V --questions Q --out runs/qa
   unireel evaluate videoqa --predictions P --questions Q --metric exact,judge --out runs/qa \\
       --judge-url http://localhost:8000/v1 --judge-model qwen3 --judge-requests 20000
 
 Questions and predictions are joined on their ids. What does not fit together, cannot be read or is not judged is
-counted and listed; a question without prediction counts as answered wrong.
+counted and listed; a question without prediction counts as answered wrong. Every fourth question is asked again about
+the film reversed, frozen at its first frame, blank, and (where the model takes it) about no film at all.
+A run that was stopped goes on when it is started again with the same arguments.
 """
 SHOWN = 3
 """How many problems of each kind are printed; all are in the JSON."""
@@ -45,6 +51,31 @@ def add_parser(benchmarks: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="what was answered")
+    parser.add_argument("--model", help="or who is to answer: a model, or an endpoint's URL#NAME")
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1, mps (default: CUDA if there is any, else the CPU)"
+    )
+    parser.add_argument("--videos", type=Path, metavar="FOLDER", help="where the videos are")
+    parser.add_argument(
+        "--video-names",
+        type=Path,
+        metavar="FILE",
+        help="names of the files, such as MSVD's youtube_mapping.txt",
+    )
+    parser.add_argument(
+        "--frames",
+        type=whole_number(1, 4096),
+        default=17,
+        metavar="N",
+        help="shown of each video (default: 17)",
+    )
+    parser.add_argument(
+        "--control-every",
+        type=whole_number(0, 10**6),
+        default=4,
+        metavar="N",
+        help="ask every N-th question about control films too; 0: none (default: 4)",
+    )
     parser.add_argument(
         "--questions", type=Path, required=True, metavar="FILE", help="as the benchmark gives them"
     )
@@ -79,21 +110,108 @@ def run(args: argparse.Namespace) -> None:
     from unireel.evaluation.videoqa.scoring import join
 
     dataset = DATASETS[args.dataset]
+    if (args.predictions is None) == (args.model is None):
+        raise UsageError("name either the --predictions to score, or the --model that is to answer")
+    if args.model is not None and (args.videos is None or args.out is None):
+        raise UsageError(
+            "--model needs --videos, the folder of the videos, and --out, where the answers are kept"
+        )
     names, metrics = chosen_metrics(args, dataset)
     check_json(args.json)
-    if args.predictions is None:
-        raise UsageError("name the --predictions to score")
     annotations = read_annotations(args.questions, args.answers, dataset)
     problems = list(annotations.problems)
+    if args.model is not None:
+        answer_all(args, list(annotations.questions.values()), problems, names, metrics)
+        return
     predictions = read_predictions(args.predictions, problems)
     joined = join(annotations, predictions)
-    said = sum(each is not None for _, each in joined.pairs)
-    if not said:
+    if not any(said is not None for _, said in joined.pairs):
         raise UsageError(
             f"no prediction has the id of a question: {args.predictions} has '{next(iter(predictions))}', "
             f"{args.questions} has '{next(iter(annotations.questions))}'"
         )
     finish(args, joined.pairs, problems + joined.problems, names, metrics)
+
+
+def answer_all(
+    args: argparse.Namespace,
+    questions: "list[Question]",
+    problems: "list[Problem]",
+    names: list[str],
+    metrics: "list[Named]",
+) -> None:
+    """Ask the model what it has not answered yet, then score everything."""
+    from unireel.evaluation.journal import Journal, claim
+    from unireel.evaluation.progress import Progress
+    from unireel.evaluation.videoqa.datasets import DATASETS
+    from unireel.evaluation.videoqa.running import (
+        Setting,
+        control_scores,
+        find_video,
+        read_names,
+        results,
+    )
+    from unireel.evaluation.videoqa.running import run as ask
+
+    if not args.videos.is_dir():
+        raise UserError(f"there is no folder {args.videos}")
+    files = read_names(args.video_names) if args.video_names else {}
+    setting = Setting(args.frames, args.control_every)
+    identity = {"benchmark": "videoqa", "model": args.model, "weights": weights(args.model)}
+    claim(args.out, identity | {"frames": args.frames, "control_every": args.control_every})
+    journal = Journal(args.out / "answers.jsonl")
+    todo = sum(each.id not in journal or "error" in journal[each.id] for each in questions)
+    if todo < len(questions):
+        print(
+            f"going on in {args.out}: {len(questions) - todo} questions are answered, {todo} are left",
+            file=sys.stderr,
+        )
+    progress = Progress({"questions": todo})
+    try:
+        if todo:
+            ask(
+                asker_of(args),
+                questions,
+                lambda name: find_video(name, args.videos, DATASETS[args.dataset], files),
+                setting,
+                journal,
+                lambda done, left, seconds: progress.advance("questions", done, left, seconds),
+            )
+    except KeyboardInterrupt:
+        progress.close()
+        print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
+        raise
+    finally:
+        progress.close()
+        journal.close()
+    pairs, failed = results(questions, journal)
+    if not pairs:
+        raise UserError(f"no question could be asked: {failed[0].what}")
+    further: dict[str, Any] = {"model": args.model}
+    if metrics:
+        further |= {"scores": control_scores(pairs, journal, metrics[0]), "control_metric": metrics[0].name}
+    finish(args, pairs, problems + failed, names, metrics, further)
+
+
+def weights(model: str) -> str | None:
+    """What tells versions of a model apart; nothing does for one behind an endpoint."""
+    from unireel.evaluation.fingerprint import fingerprint
+    from unireel.hub import find_model
+
+    return None if model.startswith("http") else fingerprint(find_model(model))
+
+
+def asker_of(args: argparse.Namespace) -> "Asker":
+    """The model behind ``--model``."""
+    from unireel.backbones.remote import Endpoint
+    from unireel.evaluation.videoqa.askers import ChatModel, Pipeline
+
+    if not args.model.startswith("http"):
+        return Pipeline(load_model(args))
+    url, mark, name = args.model.partition("#")
+    if not mark or not name:
+        raise UsageError(f"'{args.model}' lacks the model's name: write URL#NAME")
+    return ChatModel(Endpoint(url, name))
 
 
 def chosen_metrics(args: argparse.Namespace, dataset: "Dataset") -> "tuple[list[str], list[Named]]":

@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import UMT5EncoderModel
@@ -110,3 +111,8 @@ def test_it_learns_and_starts_from_what_it_exported(folders, tmp_path):
     weights = dict(stage.module["transformer"].named_parameters())
     for name, parameter in again.module["transformer"].named_parameters():
         assert torch.equal(parameter, weights[name]), name
+
+
+def test_samples_show_both_kinds_of_films(folders):
+    picture = stage_of(folders).samples()["films"]
+    assert picture.shape == (6 * 32, 2 * 5 * 32, 3) and picture.dtype == np.uint8

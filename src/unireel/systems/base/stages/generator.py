@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
 from unireel.backbones.text import encode_text, pocket_text_encoder, tokenize, word_tokenizer
-from unireel.backbones.vae import decode
+from unireel.backbones.vae import decode, encode
 from unireel.backbones.wan import (
     LEAST_TIME,
     MatmulAttention,
@@ -29,7 +29,7 @@ from unireel.backbones.wan import (
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
 from unireel.data.latents import autoencoder_digest, latents_of
 from unireel.data.targets import CELL_TARGETS, FILM_TARGETS, cell_targets, film_targets, latent_groups
-from unireel.data.world import to_frames
+from unireel.data.world import films, to_frames, to_pixels
 from unireel.flow.matching import interpolate, sample_times, velocity
 from unireel.flow.sampling import sample
 from unireel.training.stage import ParameterRule, Stage
@@ -46,7 +46,7 @@ class GeneratorConfig:
     """Sizes of the model and what it sees.
 
     Of the ``film_count`` cached films the first ``used_films`` are encoded and trained on.
-    ``picture_batches`` micro-batches of ``picture_batch`` first frames come first (nine tokens each, cheap), then
+    ``picture_batches`` micro-batches of ``picture_batch`` first frames come first (a fifth of the tokens), then
     batches of ``batch_size`` films, every ``picture_every``-th of them pictures again. ``empty`` is the share of
     prompts dropped for guidance, ``clean_first`` the share of films whose first latent frame is given (I2V).
     ``alignment`` weighs the auxiliary loss on dense targets after block ``alignment_block``.
@@ -69,10 +69,10 @@ class GeneratorConfig:
     batch_size: int = 40
     picture_batch: int = 128
     picture_batches: int = 0
-    picture_every: int = 8
+    picture_every: int = 2
     empty: float = 0.1
-    clean_first: float = 0.25
-    shift: float = 1.0
+    clean_first: float = 0.75
+    shift: float = 2.0
     uniform: float = 0.2
     prediction: Literal["velocity", "data"] = "data"
     alignment: float = 0.05
@@ -203,24 +203,30 @@ class GeneratorStage(Stage):
         return flow + own.alignment * aligned, logs
 
     def samples(self) -> dict[str, np.ndarray]:
-        """Twelve films of test prompts, every fourth frame, from fixed noise."""
-        prompts = [prompt_for(sample_scene(5, i, "test", size=self.config.size), i).text for i in range(12)]
-        noise = torch.randn((12, *self.latents.shape[1:]), generator=torch.Generator().manual_seed(0))
+        """Six films of test prompts from fixed noise, in two stages, beside six from given first frames.
+
+        Every fourth frame of each is shown.
+        """
+        scenes = [sample_scene(5, i, "test", size=self.config.size) for i in range(6)]
+        prompts = [prompt_for(scene, i).text for i, scene in enumerate(scenes)]
+        noise = torch.randn((6, *self.latents.shape[1:]), generator=torch.Generator().manual_seed(0))
         ids, mask = tokenize(self.tokenizer, [*prompts, ""], self.config.text_length)
         states = encode_text(self.module["text_encoder"], ids.to(self.device), mask.to(self.device))
-        text, empty = states[:-1], states[-1:].expand(12, -1, -1)
-        latents = sample(
+        integrate = partial(
+            sample,
             self.module["transformer"],
-            noise.to(self.device),
-            text,
-            empty,
+            text=states[:-1],
+            empty=states[-1:].expand(6, -1, -1),
             steps=16,
-            guidance=4.0,
+            guidance=2.5,
             prediction=self.config.prediction,
         )
-        films = to_frames(decode(self.vae, latents))
-        rows = [np.concatenate(list(film[::4]), axis=1) for film in films]
-        return {"films": np.concatenate(rows, axis=0)}
+        noise = noise.to(self.device)
+        drawn = integrate(noise[:, :, :1])
+        given = encode(self.vae, to_pixels(films(scenes)[:, :1]).to(self.device))
+        rows = [to_frames(decode(self.vae, integrate(noise, first=first))) for first in (drawn, given)]
+        columns = [np.concatenate([np.concatenate(list(film[::4]), axis=1) for film in row]) for row in rows]
+        return {"films": np.concatenate(columns, axis=1)}
 
     def export(self, folder: Path) -> None:
         """Write ``text_encoder``, ``transformer`` and ``tokenizer`` folders."""

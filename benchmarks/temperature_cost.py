@@ -21,7 +21,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from unireel.hub import ASSETS
-from unireel.systems.univid.temperature import TemperatureAlignment, align
+from unireel.systems.univid.temperature import AlignedAttention, align
 
 
 def transformer(args: argparse.Namespace) -> WanTransformer3DModel:
@@ -46,7 +46,6 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--latents", default="5x12x12", help="frames x height x width")
     parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--control", action="store_true", help="compare the model with itself")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -60,30 +59,36 @@ def main() -> None:
         "encoder_hidden_states": torch.randn(batch, 50 if args.width == 0 else 512, model.config.text_dim),
     }
 
-    # Two copies, so that neither has to be changed between the measurements.
-    models = {False: model, True: copy.deepcopy(model)}
-    gains = align(models[True], TemperatureAlignment("none" if args.control else "cosine"), reference=True)
+    models = [model, copy.deepcopy(model)]
 
-    def step(aligned: bool, progress: float) -> float:
+    def step(which: int, gains: AlignedAttention | None, progress: float) -> float:
         start = time.process_time()
-        if aligned:
+        if gains:
             gains.set(progress)
-        models[aligned](**values)
+        models[which](**values)
         return time.process_time() - start
 
-    for aligned in (False, True):
-        step(aligned, 0.0)
-    ratios, plain = [], []
-    for number in range(args.pairs):
-        order = (False, True) if number % 2 else (True, False)
-        times = {aligned: step(aligned, number / args.pairs) for aligned in order}
-        ratios.append(times[True] / times[False])
-        plain.append(times[False])
-    draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
-    low, high = np.quantile(np.median(draws, 1), (0.025, 0.975))
+    # Two copies are never equally fast, so each is the aligned one for half of the measurements.
+    halves: list[list[float]] = []
+    plain: list[float] = []
+    for aligned in (0, 1):
+        ratios = []
+        with align(models[aligned], reference=True) as gains:
+            for number in range(-2, args.pairs):
+                progress = max(0, number) / args.pairs
+                first = (aligned, 1 - aligned) if number % 2 else (1 - aligned, aligned)
+                times = {which: step(which, gains if which == aligned else None, progress) for which in first}
+                if number >= 0:
+                    ratios.append(times[aligned] / times[1 - aligned])
+                    plain.append(times[1 - aligned])
+        halves.append(ratios)
+    random = np.random.default_rng(0)
+    draws = np.stack([random.choice(np.log(each), (2000, len(each))) for each in halves])
+    low, high = np.exp(np.quantile(np.median(draws, 2).mean(0), (0.025, 0.975)))
+    ratio = np.exp(np.mean([np.median(np.log(each)) for each in halves]))
     print(
-        f"step {1000 * np.median(plain):.1f} ms; with alignment x {np.median(ratios):.4f} "
-        f"(95 % {low:.4f} to {high:.4f}), {len(ratios)} pairs"
+        f"step {1000 * np.median(plain):.1f} ms; with alignment x {ratio:.4f} "
+        f"(95 % {low:.4f} to {high:.4f}), 2 x {args.pairs} pairs"
     )
 
 

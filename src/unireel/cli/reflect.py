@@ -96,7 +96,8 @@ def run(args: argparse.Namespace, question: str) -> None:
         spent = result.trace["result"]
         times = ", ".join(f"{each.time:.2f} s" for each in result.evidence)
         print(f"evidence at {times}")
-        print(f"{spent['rounds']} rounds in {spent['seconds']:.1f} s")
+        rounds = "1 round" if spent["rounds"] == 1 else f"{spent['rounds']} rounds"
+        print(f"{rounds} in {spent['seconds']:.1f} s")
 
 
 def build(args: argparse.Namespace) -> "PyramidReflection":

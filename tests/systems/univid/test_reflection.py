@@ -254,6 +254,7 @@ class TestTraces:
         result = ask(script, cache, trace=tmp_path / "trace.json")
         trace = json.loads((tmp_path / "trace.json").read_text())
         assert trace == result.trace
+        assert f'"pool": {trace["rounds"][0]["select"]["pool"]}' in (tmp_path / "trace.json").read_text()
         assert list(trace)[:7] == ["version", "film", "question", "settings", "roles", "ranker", "rounds"]
         one, two = trace["rounds"]
         assert list(one) == ["select", "actor", "evaluator", "reflector"] and "reflector" not in two

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -15,6 +16,9 @@ from unireel.media.atomic import replacing_file
 T = TypeVar("T")
 
 VERSION = 1
+
+_NUMBERS = re.compile(r"\[\n[-\d.,e\s]+\]")
+"""A list of numbers over several lines, as JSON lays it out; within a JSON text no line breaks."""
 
 
 class Journal:
@@ -70,7 +74,10 @@ class Journal:
     def save(self) -> None:
         """Write the trace, whole or not at all."""
         if self.path is not None:
+            text = _NUMBERS.sub(_on_one_line, json.dumps(self.data, indent=1, ensure_ascii=False))
             with replacing_file(self.path) as temporary:
-                temporary.write_text(
-                    json.dumps(self.data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-                )
+                temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return " ".join(numbers.group(0).split()).replace("[ ", "[").replace(" ]", "]")

@@ -41,7 +41,7 @@ def evidence_sheet(pool: Pool, trace: dict[str, Any]) -> Image.Image:
             continue
         select, verdict = entry["select"], entry["evaluator"]
         heading = (
-            f"round {number}: {len(select['pool'])} frames for “{one_line(select['query'])}” → "
+            f"round {number}, {len(select['pool'])} frames, “{one_line(select['query'])}”: "
             f"{one_line(entry['actor']['text']) or '(nothing)'}, score {verdict['score']:.2f}"
         )
         rows.append(_text(heading, width, 13, INK))

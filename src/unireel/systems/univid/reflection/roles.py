@@ -17,6 +17,7 @@ import numpy as np
 from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.systems.univid.reflection import prompts
+from unireel.systems.univid.reflection.rankers import fingerprint
 from unireel.systems.univid.reflection.rules import route_by_words, statement
 from unireel.systems.univid.reflection.talkers import Said, Talker
 
@@ -361,7 +362,7 @@ class ModelActor:
         return Said(answer.text, answer.confidence, warning=None if answer.reliable else answer.note)
 
     def __str__(self) -> str:
-        return type(self.model).__name__
+        return _model_name(self.model)
 
 
 @dataclass(frozen=True)
@@ -375,7 +376,14 @@ class ModelCaptioner:
         return Said(answer.text, answer.confidence)
 
     def __str__(self) -> str:
-        return type(self.model).__name__
+        return _model_name(self.model)
+
+
+def _model_name(model: Any) -> str:
+    """A Unireel model's class, with what changes when its weights do."""
+    understanding = getattr(model, "vlm", None)
+    weights = "" if understanding is None else f"/{fingerprint(understanding)}"
+    return f"{type(model).__name__}{weights}"
 
 
 def read_json(text: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from unireel.errors import UserError
+from unireel.systems.univid.reflection.rankers import fingerprint
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,12 @@ class Said:
 
 
 class Talker(Protocol):
-    """Attributes: ``name`` for people and traces; ``sees`` says whether it takes pictures."""
+    """A model that talks.
+
+    Attributes:
+        name: for people and traces; it changes with the weights, where these are known.
+        sees: whether it takes pictures.
+    """
 
     name: str
     sees: bool
@@ -68,7 +74,8 @@ class TransformersTalker:
         """``processor`` is the model's own, or for a language model its tokenizer; it must have a chat template."""
         if getattr(processor, "chat_template", None) is None:
             raise UserError(f"'{name}' has no chat template, so it cannot be asked anything")
-        self.model, self.processor, self.name = model.eval(), processor, name
+        self.model, self.processor = model.eval(), processor
+        self.name = f"{name}/{fingerprint(model)}"
         self.sees = hasattr(processor, "image_processor")
 
     @classmethod

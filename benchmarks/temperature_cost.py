@@ -1,7 +1,6 @@
 """What temperature alignment costs a sampling step: the same transformer with and without it, in turns, in one run.
 
-Progress runs from 0 to 1 over the pairs, with a reference picture, so that both gains have their turn; setting them is
-timed too.
+Progress runs from 0 to 1 over the pairs, so that each gain has its turn; setting it is timed too.
 
     python benchmarks/temperature_cost.py                    # pocket/base's transformer, 17 frames, both branches
     python benchmarks/temperature_cost.py --width 1536 --layers 2 --latents 5x30x52    # two layers of Wan2.1 1.3B
@@ -46,6 +45,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--latents", default="5x12x12", help="frames x height x width")
     parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument(
+        "--picture", action="store_true", help="with a reference picture, so that both gains act"
+    )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -73,7 +75,7 @@ def main() -> None:
     plain: list[float] = []
     for aligned in (0, 1):
         ratios = []
-        with align(models[aligned], reference=True) as gains:
+        with align(models[aligned], reference=args.picture) as gains:
             for number in range(-2, args.pairs):
                 progress = max(0, number) / args.pairs
                 first = (aligned, 1 - aligned) if number % 2 else (1 - aligned, aligned)

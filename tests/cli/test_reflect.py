@@ -66,11 +66,11 @@ def test_trace_and_picture(here, untrained, story, ranker, tmp_path):
 
 def test_an_endpoint_that_is_down(here, untrained, story, ranker, tmp_path):
     result = here("ask", story, QUESTION, "--reflect", "--model", untrained, "--ranker", ranker, "--mode", "static",
-                  "--cache", tmp_path / "cache", "--trace", "trace.json", "--budget", "1",
+                  "--cache", tmp_path / "cache", "--trace", "trace.json", "--budget", "5",
                   "--evaluator", "http://127.0.0.1:9/v1#judge")  # fmt: skip
     assert result.returncode == 1 and result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith("unireel: error: the budget of judge at 127.0.0.1:9 is spent")
+    assert line.startswith("unireel: error: http://127.0.0.1:9/v1 gave no answer in 3 attempts")
     assert "actor" in json.loads((tmp_path / "trace.json").read_text())["rounds"][0]
 
 
@@ -79,7 +79,7 @@ def test_an_endpoint_that_is_down(here, untrained, story, ranker, tmp_path):
     [
         (2, "--trace needs --reflect", ["--trace", "trace.json"]),
         (2, "must end with .json", ["--reflect", "--trace", "trace.txt"]),
-        (2, "is no endpoint", ["--reflect", "--evaluator", "http://host/v1"]),
+        (2, "does not name its model", ["--reflect", "--evaluator", "http://host/v1"]),
         (1, "cannot be loaded", ["--reflect", "--evaluator", "nowhere"]),
         (1, "the folder nowhere does not exist", ["--reflect", "--picture", "nowhere/sheet.png"]),
     ],

@@ -10,6 +10,7 @@ import base64
 import http.client
 import io
 import json
+import math
 import os
 import re
 import threading
@@ -46,12 +47,16 @@ class BudgetSpent(RemoteError):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said, the tokens that the endpoint counted (0 if it does not count), and the seconds it took."""
+    """What the model said, the tokens that the endpoint counted (0 if it does not count), and the seconds it took.
+
+    ``probabilities`` are those of the tokens it said, where ``logprobs=True`` was sent and the endpoint gives them.
+    """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    probabilities: tuple[float, ...] = ()
 
 
 @dataclass
@@ -211,7 +216,15 @@ def _parsed(content: bytes, seconds: float, url: str) -> Reply:
         int(n) if isinstance(n := counts.get(key), int | float) else 0
         for key in ("prompt_tokens", "completion_tokens")
     ]
-    return Reply(text, tokens[0], tokens[1], seconds)
+    return Reply(text, tokens[0], tokens[1], seconds, _probabilities(data["choices"][0]))
+
+
+def _probabilities(choice: dict[str, Any]) -> tuple[float, ...]:
+    """Of each token that was said; empty if the endpoint does not give them."""
+    try:
+        return tuple(math.exp(min(0.0, float(each["logprob"]))) for each in choice["logprobs"]["content"])
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def _said(error: urllib.error.HTTPError) -> str:

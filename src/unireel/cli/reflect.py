@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TALKER = "a model folder or hub id of transformers, or an endpoint such as http://localhost:8000/v1#qwen3"
 PREFIX = "transformers:"
+MOST_REQUESTS = 1000
 _ONLY_WITH = ("ranker", "evaluator", "reflector", "trace", "picture", "mode", "threshold", "budget", "cache")
 
 
@@ -130,15 +131,17 @@ def build(args: argparse.Namespace) -> "PyramidReflection":
 
 def load_talker(name: str, args: argparse.Namespace, sees: bool) -> "Talker":
     """The model behind ``name``; see :data:`TALKER`."""
-    from unireel.systems.univid.reflection.endpoint import Budget, EndpointTalker
-    from unireel.systems.univid.reflection.talkers import TransformersTalker
+    from unireel.backbones.remote import Endpoint
+    from unireel.systems.univid.reflection import talkers
 
     if _is_address(name):
         address, _, model = name.partition("#")
-        budget = None if args.budget is None else Budget(requests=args.budget)
-        return EndpointTalker(address, model, sees=sees, budget=budget)
+        if not model.strip():
+            raise UsageError(f"'{name}' does not name its model; write http://host:port/v1#model")
+        budget = MOST_REQUESTS if args.budget is None else args.budget
+        return talkers.EndpointTalker(Endpoint(address, model.strip(), most_requests=budget), sees)
     with progress_bar(f"loading {name}"):
-        talker = TransformersTalker.load(name.removeprefix(PREFIX), args.device)
+        talker = talkers.load_talker(name.removeprefix(PREFIX), args.device)
     if sees and not talker.sees:
         raise UsageError(f"'{name}' takes words only; the model that answers must take pictures")
     return talker
@@ -151,8 +154,9 @@ def _is_address(name: str) -> bool:
 def _talks(name: str) -> bool:
     """Whether ``--model`` names a talker rather than a Unireel model."""
     folder = Path(name)
-    is_transformers = (folder / "config.json").is_file() and not (folder / "unireel.json").is_file()
-    return _is_address(name) or name.startswith(PREFIX) or is_transformers
+    published = any((folder / each).is_file() for each in ("config.json", "llm_config.json"))
+    is_ours = (folder / "unireel.json").is_file()
+    return _is_address(name) or name.startswith(PREFIX) or (published and not is_ours)
 
 
 def _own_ranker(name: str) -> Path | None:

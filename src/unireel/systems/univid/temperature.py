@@ -247,7 +247,8 @@ def _gained(keys: Tensor, gain: Gain, count: int) -> Tensor:
     factor = gain.factor if gain.factor.ndim == 0 else gain.factor.to(keys.device)
     if keys.requires_grad:
         return torch.cat([(keys[:, :count] * factor).to(keys.dtype), keys[:, count:]], dim=1)
-    keys[:, :count].mul_(factor)  # the norm's own output: nobody else holds it
+    gained = keys if count == keys.shape[1] else keys[:, :count]
+    gained.mul_(factor)  # in the norm's own output, which nobody else holds
     return keys
 
 

@@ -13,17 +13,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-)
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
+from unireel.backbones.remote import Endpoint, image_part, text_part
+from unireel.backbones.understanding import Request, Understanding, load_understanding
 from unireel.errors import UserError
 from unireel.systems.univid.reflection.rankers import fingerprint
+
+_FILES = ("*.json", "*.txt", "*.jinja", "*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -64,80 +63,109 @@ class Talker(Protocol):
         ...
 
 
-class TransformersTalker:
-    """A chat model of transformers: a video- or image-language model, or a language model without eyes.
+class UnderstandingTalker:
+    """A model behind :mod:`unireel.backbones.understanding`: BAGEL, or any of transformers that sees."""
 
-    Decoding is greedy, so that a question has one answer. A :class:`Talker`.
-    """
+    sees = True
 
-    def __init__(self, model: Any, processor: Any, name: str) -> None:
-        """``processor`` is the model's own, or for a language model its tokenizer; it must have a chat template."""
-        if getattr(processor, "chat_template", None) is None:
+    def __init__(self, model: Understanding, name: str) -> None:
+        weights = getattr(model, "model", None)
+        self.model = model
+        self.name = name if weights is None else f"{name}/{fingerprint(weights)}"
+
+    def say(self, prompt: str, pictures: Sequence[np.ndarray] = (), most: int = 256) -> Said:
+        """See :meth:`Talker.say`."""
+        frames = np.stack(pictures) if len(pictures) else None
+        (spoken,) = self.model.chat([Request(prompt, frames)], max_new_tokens=most)
+        return Said(spoken.text.strip(), likelihood(spoken.probabilities), 0, len(spoken.probabilities))
+
+
+class LanguageTalker:
+    """A chat model of transformers that takes words only. Decoding is greedy, so that a question has one answer."""
+
+    sees = False
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        if tokenizer.chat_template is None:
             raise UserError(f"'{name}' has no chat template, so it cannot be asked anything")
-        self.model, self.processor = model.eval(), processor
+        self.model, self.tokenizer = model.eval(), tokenizer
         self.name = f"{name}/{fingerprint(model)}"
-        self.sees = hasattr(processor, "image_processor")
-
-    @classmethod
-    def load(
-        cls, folder: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> TransformersTalker:
-        """Load a model folder (or hub id) of transformers.
-
-        Raises:
-            UserError: there is no such model, or it is not one that talks.
-        """
-        name = str(folder)
-        try:
-            seeing = type(AutoConfig.from_pretrained(name)) in AutoModelForImageTextToText._model_mapping
-            kind, reader = (
-                (AutoModelForImageTextToText, AutoProcessor)
-                if seeing
-                else (AutoModelForCausalLM, AutoTokenizer)
-            )
-            model = kind.from_pretrained(name, dtype=dtype or "auto")
-            processor = reader.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise UserError(f"model '{name}' cannot be loaded: {reason}") from None
-        return cls(model.to(device or "cpu"), processor, name)
 
     @torch.no_grad()
     def say(self, prompt: str, pictures: Sequence[np.ndarray] = (), most: int = 256) -> Said:
         """See :meth:`Talker.say`."""
-        inputs = self._inputs(prompt, pictures)
+        _check_blind(self.name, pictures)
+        inputs = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self.model.device)
         length = inputs["input_ids"].shape[1]
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = getattr(self.model.config, "max_position_embeddings", None)
         if limit is not None and length + most > limit:
             raise UserError(
-                f"{self.name} takes {limit} tokens; the question with its {len(pictures)} pictures has {length}"
-                f" and needs {most} for the answer"
+                f"{self.name} takes {limit} tokens; the prompt has {length} and needs {most} for the answer"
             )
         output = self.model.generate(
             **inputs, max_new_tokens=most, do_sample=False, output_logits=True, return_dict_in_generate=True
         )
         ids = output.sequences[0, length:]
-        logits = torch.stack(output.logits)[:, 0].float().log_softmax(-1)
-        chosen = logits.gather(1, ids[:, None])[:, 0]
-        text = self.processor.decode(ids, skip_special_tokens=True).strip()
-        return Said(text, math.exp(float(chosen.mean())), length, len(ids))
+        chances = torch.stack(output.logits)[:, 0].float().softmax(-1).gather(1, ids[:, None])[:, 0]
+        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return Said(text, likelihood(chances.tolist()), length, len(ids))
 
-    def _inputs(self, prompt: str, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
-        if len(pictures) and not self.sees:
-            raise UserError(f"{self.name} takes words only, but was shown {len(pictures)} pictures")
-        settings = {
-            "add_generation_prompt": True,
-            "tokenize": True,
-            "return_dict": True,
-            "return_tensors": "pt",
-        }
-        if self.sees:
-            content: Any = [{"type": "image", "image": Image.fromarray(each)} for each in pictures]
-            content += [{"type": "text", "text": prompt}]
-        else:
-            content = prompt
-        inputs = self.processor.apply_chat_template([{"role": "user", "content": content}], **settings)
-        return {
-            name: each.to(self.model.device, self.model.dtype if each.is_floating_point() else each.dtype)
-            for name, each in inputs.items()
-        }
+
+class EndpointTalker:
+    """A chat model behind an address.
+
+    Args:
+        endpoint: with its time-outs, attempts and budget.
+        sees: whether the model takes pictures.
+    """
+
+    def __init__(self, endpoint: Endpoint, sees: bool = True) -> None:
+        self.endpoint, self.sees = endpoint, sees
+        host = endpoint.url.partition("://")[2].rpartition("@")[2].partition("/")[0]
+        self.name = f"{endpoint.model} at {host}"
+
+    def say(self, prompt: str, pictures: Sequence[np.ndarray] = (), most: int = 256) -> Said:
+        """See :meth:`Talker.say`; asks for the probabilities of the tokens, which some endpoints give."""
+        if not self.sees:
+            _check_blind(self.name, pictures)
+        content = [*(image_part(each) for each in pictures), text_part(prompt)] if len(pictures) else prompt
+        reply = self.endpoint.chat([{"role": "user", "content": content}], max_tokens=most, logprobs=True)
+        sure = likelihood(reply.probabilities)
+        return Said(reply.text.strip(), sure, reply.prompt_tokens, reply.completion_tokens)
+
+
+def load_talker(name: str | Path, device: torch.device | str | None = None) -> Talker:
+    """The model in a folder or hub repository: BAGEL, or any chat model of transformers, seeing or not.
+
+    Raises:
+        UserError: there is no such model, or it is not one that talks.
+    """
+    folder = Path(name)
+    try:
+        if not folder.is_dir():
+            folder = Path(snapshot_download(str(name), allow_patterns=list(_FILES)))
+        is_bagel = (folder / "llm_config.json").is_file()
+        if is_bagel or type(AutoConfig.from_pretrained(folder)) in AutoModelForImageTextToText._model_mapping:
+            return UnderstandingTalker(load_understanding(folder, device=device or "cpu"), str(name))
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device or "cpu")
+        return LanguageTalker(model, AutoTokenizer.from_pretrained(folder), str(name))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"model '{name}' cannot be loaded: {reason}") from None
+
+
+def likelihood(probabilities: Sequence[float]) -> float | None:
+    """The geometric mean of the tokens' probabilities; None if there are none."""
+    if not probabilities:
+        return None
+    return math.exp(sum(math.log(max(each, 1e-12)) for each in probabilities) / len(probabilities))
+
+
+def _check_blind(name: str, pictures: Sequence[np.ndarray]) -> None:
+    if len(pictures):
+        raise UserError(f"{name} takes words only, but was shown {len(pictures)} pictures")

@@ -7,21 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from unireel.backbones.images import VAE_RULE, VIT_RULE, cut, opaque
 from unireel.backbones.packing import (
     PADDING,
     TEXT,
     VAE,
-    VAE_RULE,
     VIT,
-    VIT_RULE,
     Geometry,
     TextSegment,
     VaeSegment,
     VitSegment,
     attention_mask,
     block_mask,
-    cut,
-    opaque,
     pack,
 )
 from unireel.errors import UserError

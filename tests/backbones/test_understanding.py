@@ -26,7 +26,8 @@ from transformers import (
 
 from unireel.backbones.bagel import BagelModel
 from unireel.backbones.decoding import film_features, greedy
-from unireel.backbones.packing import ImageRule, TextSegment, VaeSegment, VitSegment, cut, pack, to_pixels
+from unireel.backbones.images import ImageRule, cut, to_pixels
+from unireel.backbones.packing import TextSegment, VaeSegment, VitSegment, pack
 from unireel.backbones.text import word_tokenizer
 from unireel.backbones.understanding import (
     BagelUnderstanding,

@@ -14,19 +14,15 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from unireel.backbones.bagel import BagelModel
 from unireel.backbones.bagel_files import encode_image
+from unireel.backbones.images import MAX_PIXELS, VAE_RULE, VIT_RULE, ImageRule, to_pixels
 from unireel.backbones.packing import (
-    MAX_PIXELS,
     PADDING,
     TEXT,
-    VAE_RULE,
-    VIT_RULE,
-    ImageRule,
     Segment,
     TextSegment,
     VaeSegment,
     VitSegment,
     pack,
-    to_pixels,
 )
 from unireel.backbones.understanding.interface import (
     VIEWS,

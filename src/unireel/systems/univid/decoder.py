@@ -18,7 +18,7 @@ from diffusers import WanTransformer3DModel
 from PIL import Image
 from torch import Tensor, nn
 
-from unireel.backbones.packing import opaque, to_pixels
+from unireel.backbones.images import opaque, to_pixels
 from unireel.backbones.vae import decode, encode
 from unireel.errors import UsageError
 from unireel.flow.sampling import Context, sample

@@ -40,7 +40,7 @@ def transformer(args: argparse.Namespace) -> WanTransformer3DModel:
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--width", type=int, default=0)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--latents", default="5x12x12", help="frames x height x width")

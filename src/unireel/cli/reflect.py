@@ -111,14 +111,14 @@ def build(args: argparse.Namespace) -> "PyramidReflection":
     quieten_libraries()
     cache = FilmCache(args.cache)
     threshold = ReflectionConfig.threshold if args.threshold is None else args.threshold
-    critics = [
+    evaluator, reflector = (
         None if name is None else load_talker(name, args, sees=False)
         for name in (args.evaluator, args.reflector)
-    ]
+    )
     if _talks(args.model):
-        roles = Roles.prompted(load_talker(args.model, args, sees=True), *critics, threshold)
+        roles = Roles.prompted(load_talker(args.model, args, sees=True), evaluator, reflector, threshold)
     else:
-        roles = Roles.of_model(load_model(args), *critics, threshold)
+        roles = Roles.of_model(load_model(args), evaluator, reflector, threshold)
     folder = args.ranker or _own_ranker(args.model)
     if folder is None:
         warnings.warn("there is no ranker, so frames are spread evenly; name one with --ranker", stacklevel=2)

@@ -2,10 +2,10 @@
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportOptionalMemberAccess=false
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -84,26 +84,26 @@ class TestGains:
         for u in GRID:
             text = 1 + 0.15 * (1 + math.cos(math.pi * u / 0.4)) if u <= 0.4 else 1.0
             image = 1.0 if u <= 0.6 else 1 + 0.15 * (1 - math.cos(math.pi * (u - 0.6) / 0.4))
-            assert float(alignment.text_gain(u)) == pytest.approx(text, abs=1e-12)
-            assert float(alignment.image_gain(u)) == pytest.approx(image, abs=1e-12)
-        assert [float(alignment.text_gain(u)) for u in (0.0, 0.2, 0.4)] == pytest.approx([1.3, 1.15, 1.0])
-        assert float(alignment.image_gain(1.0)) == pytest.approx(1.3)
+            assert alignment.text_gain(u) == pytest.approx(text, abs=1e-12)
+            assert alignment.image_gain(u) == pytest.approx(image, abs=1e-12)
+        assert [alignment.text_gain(u) for u in (0.0, 0.2, 0.4)] == pytest.approx([1.3, 1.15, 1.0])
+        assert alignment.image_gain(1.0) == pytest.approx(1.3)
 
     @pytest.mark.parametrize("schedule", SCHEDULES)
     def test_every_schedule_has_the_same_ends(self, schedule):
         alignment = TemperatureAlignment(schedule)
-        start, end = float(alignment.text_gain(0.0)), float(alignment.text_gain(1.0))
+        start, end = alignment.text_gain(0.0), alignment.text_gain(1.0)
         assert start == pytest.approx(1.0 if schedule == "none" else 1.3)
         assert end == pytest.approx(1.3 if schedule == "constant" else 1.0)
         # The picture's gain mirrors the text's where both last as long.
-        middles = np.array(GRID[:-1]) + 0.005
-        assert np.allclose(alignment.image_gain(1 - middles), alignment.text_gain(middles))
+        for middle in (each + 0.005 for each in GRID[:-1]):
+            assert alignment.image_gain(1 - middle) == pytest.approx(alignment.text_gain(middle))
 
     def test_straight_lines_and_steps(self):
         linear, step = TemperatureAlignment("linear"), TemperatureAlignment("step")
         for u in GRID:
-            assert float(linear.text_gain(u)) == pytest.approx(1 + 0.3 * max(0.0, 1 - u / 0.4))
-            assert float(step.text_gain(u)) == pytest.approx(1.3 if u <= 0.4 else 1.0)
+            assert linear.text_gain(u) == pytest.approx(1 + 0.3 * max(0.0, 1 - u / 0.4))
+            assert step.text_gain(u) == pytest.approx(1.3 if u <= 0.4 else 1.0)
 
     def test_progress_of_a_flow_time(self):
         time = torch.linspace(0, 1, 21)
@@ -313,7 +313,7 @@ class TestPipelines:
         seen = seen_gains(pipe, aligned)
         film = sample(pipe)
         alignment = TemperatureAlignment()
-        expected = [float(alignment.text_gain(step / STEPS)) for step in range(STEPS)]
+        expected = [alignment.text_gain(step / STEPS) for step in range(STEPS)]
         # Both branches of guidance, one after the other, under the gain of their step.
         assert [text for text, _ in seen[0::2]] == pytest.approx(expected)
         assert [text for text, _ in seen[1::2]] == pytest.approx(expected)
@@ -336,7 +336,7 @@ class TestPipelines:
         seen = seen_gains(pipe, aligned)
         film = sample(pipe)
         alignment = TemperatureAlignment()
-        expected = [float(alignment.image_gain(step / STEPS)) for step in range(STEPS)]
+        expected = [alignment.image_gain(step / STEPS) for step in range(STEPS)]
         assert [picture for _, picture in seen[0::2]] == pytest.approx(expected)
         assert not torch.equal(film, plain)
 
@@ -363,7 +363,7 @@ class TestPipelines:
         sample(pipe, steps=4)
         alignment = TemperatureAlignment()
         assert [text for text, _ in seen[::2]] == pytest.approx(
-            [float(alignment.text_gain(step / 4)) for step in range(4)]
+            [alignment.text_gain(step / 4) for step in range(4)]
         )
 
 

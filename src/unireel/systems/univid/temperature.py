@@ -18,10 +18,10 @@ so both branches of guidance share it, and a run that was broken off leaves noth
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from torch import Tensor, nn
@@ -63,28 +63,23 @@ class TemperatureAlignment:
                 f"text_until={self.text_until}, image_from={self.image_from}: in (0, 1] and in [0, 1)"
             )
 
-    def text_gain(self, progress: float | np.ndarray) -> np.ndarray:
-        """alpha_text (eq. 3) at ``progress`` in [0, 1] (any shape): float64 of that shape."""
-        return 1 + self.text_strength * self._share(np.asarray(progress, dtype=np.float64) / self.text_until)
+    def text_gain(self, progress: float) -> float:
+        """alpha_text (eq. 3) at ``progress`` in [0, 1]."""
+        return 1 + self.text_strength * self._share(progress / self.text_until)
 
-    def image_gain(self, progress: float | np.ndarray) -> np.ndarray:
+    def image_gain(self, progress: float) -> float:
         """alpha_image (eq. 5), which is the text's rule run backwards from the end of sampling."""
-        left = 1 - np.asarray(progress, dtype=np.float64)
-        return 1 + self.image_strength * self._share(left / (1 - self.image_from))
+        return 1 + self.image_strength * self._share((1 - progress) / (1 - self.image_from))
 
-    def _share(self, distance: np.ndarray) -> np.ndarray:
+    def _share(self, distance: float) -> float:
         """Share in [0, 1] of the full strength at ``distance`` (>= 0) from its peak; from 1 on the gain is over."""
-        match self.schedule:
-            case "none":
-                return np.zeros_like(distance)
-            case "constant":
-                return np.ones_like(distance)
-            case "step":
-                return np.less_equal(distance, 1).astype(np.float64)
-            case "linear":
-                return np.maximum(1 - distance, 0)
-            case "cosine":
-                return (1 + np.cos(np.pi * np.minimum(distance, 1))) / 2
+        if self.schedule == "constant":
+            return 1.0
+        if self.schedule == "none" or distance > 1:
+            return 0.0
+        if self.schedule == "step":
+            return 1.0
+        return 1 - distance if self.schedule == "linear" else (1 + math.cos(math.pi * distance)) / 2
 
 
 def flow_progress(time: Tensor, shift: float) -> Tensor:
@@ -143,14 +138,17 @@ class AlignedAttention:
         Raises:
             UsageError: ``progress`` is outside [0, 1].
         """
-        where = np.asarray(progress.cpu() if isinstance(progress, Tensor) else progress, dtype=np.float64)
-        if not (where.min() >= 0 and where.max() <= 1):
+        places = progress.tolist() if isinstance(progress, Tensor) else [float(progress)]
+        if not all(0 <= each <= 1 for each in places):
             raise UsageError(f"progress {progress} is outside 0 to 1")
         if reference is not None:
-            self._reference = np.asarray(reference.cpu() if isinstance(reference, Tensor) else reference)
+            self._reference = reference.tolist() if isinstance(reference, Tensor) else [bool(reference)]
         self._progress = progress
-        self._text = Gain.of(self.alignment.text_gain(where))
-        self._image = Gain.of(np.where(self._reference, self.alignment.image_gain(where), 1.0))
+        rows = max(len(places), len(self._reference))
+        places, references = places * (rows // len(places)), self._reference * (rows // len(self._reference))
+        self._text = Gain.of([self.alignment.text_gain(each) for each in places])
+        pairs = zip(places, references, strict=True)
+        self._image = Gain.of([self.alignment.image_gain(each) if there else 1.0 for each, there in pairs])
 
     @property
     def gains(self) -> tuple[Tensor, Tensor]:
@@ -231,10 +229,15 @@ class Gain:
     is_one: bool
 
     @classmethod
-    def of(cls, gain: np.ndarray) -> Gain:
-        """From a float64 scalar or (B,)."""
-        factor = torch.tensor(gain if gain.ndim == 0 else gain[:, None, None], dtype=torch.float32)
-        return cls(factor, bool((gain == 1).all()))
+    def of(cls, gains: list[float]) -> Gain:
+        """From one number for all samples, or one for each of B > 1."""
+        if gains == [1.0]:
+            return _NO_GAIN
+        factor = torch.tensor(gains, dtype=torch.float32)
+        return cls(factor[0] if len(gains) == 1 else factor[:, None, None], all(each == 1 for each in gains))
+
+
+_NO_GAIN = Gain(torch.ones(()), True)
 
 
 def _gained(keys: Tensor, gain: Gain, count: int) -> Tensor:

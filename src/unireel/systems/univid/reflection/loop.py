@@ -260,26 +260,22 @@ class _Run:
         """The next working set; only numbers change, nothing is decoded or encoded but the search text."""
         query, count = self.queries[-1], len(self.pool)
         start = time.perf_counter()
-        text = None if self.vectors is None else self.ranker.text_vector(query)  # type: ignore[union-attr]
+        text = None if self.ranker is None or self.vectors is None else self.ranker.text_vector(query)
         middle = time.perf_counter()
-        scores = None if text is None else selection.similarities(self.vectors, text)
+        scores = None
         if kind == "dynamic" and len(chosen) == 0:
             new = selection.spread(count, size)
-        elif scores is None:
+            if self.vectors is not None and text is not None:
+                scores = selection.similarities(self.vectors, text)
+        elif self.vectors is None or text is None:
             new = (
                 selection.expand_evenly(chosen, count, size)
                 if kind == "static"
                 else chosen[selection.spread(len(chosen), size)]
             )
-        elif self.config.policy == "soft":
-            draw = selection.expand_softly if kind == "static" else selection.shrink_softly
-            # A generator for each round, so that a run that goes on draws what an unbroken one draws.
-            random = np.random.default_rng([self.config.seed, len(self.queries)])
-            new = draw(chosen, scores, size, self.config.temperature, random)
-        elif kind == "static":
-            new = selection.expand(chosen, scores, size)
         else:
-            new = selection.shrink(chosen, scores, self.vectors, size, self.config.balance)
+            scores = selection.similarities(self.vectors, text)
+            new = self._chosen(kind, chosen, scores, self.vectors, size)
         end = time.perf_counter()
         return Selected(
             query=query,
@@ -290,6 +286,19 @@ class _Run:
             text_seconds=round(middle - start, 6),
             selection_seconds=round(end - middle, 6),
         )
+
+    def _chosen(
+        self, kind: Kind, chosen: np.ndarray, scores: np.ndarray, vectors: np.ndarray, size: int
+    ) -> np.ndarray:
+        """The next working set by similarity (eq. 8, 9), or drawn from the soft policy (eq. 7)."""
+        if self.config.policy == "soft":
+            draw = selection.expand_softly if kind == "static" else selection.shrink_softly
+            # A generator for each round, so that a run that goes on draws what an unbroken one draws.
+            random = np.random.default_rng([self.config.seed, len(self.queries)])
+            return draw(chosen, scores, size, self.config.temperature, random)
+        if kind == "static":
+            return selection.expand(chosen, scores, size)
+        return selection.shrink(chosen, scores, vectors, size, self.config.balance)
 
     def _act(self, chosen: np.ndarray) -> Said:
         caption = self._caption() if self.roles.actor.reads_caption else ""

@@ -59,7 +59,7 @@ def pool_key(film: Path | Clip, count: int = POOL_FRAMES, side: int = LONGEST_SI
     digest = hashlib.blake2b(f"pool/1/{count}/{side}".encode(), digest_size=16)
     if isinstance(film, Clip):
         digest.update(f"{film.frames.shape}/{film.fps}".encode())
-        digest.update(np.ascontiguousarray(film.frames))
+        digest.update(film.frames.data)
         return digest.hexdigest()
     files = [film]
     if check_source(film, DEFAULT_LIMITS):

@@ -55,7 +55,8 @@ class DualEncoder:
         for method in ("get_image_features", "get_text_features"):
             if not hasattr(model, method):
                 raise UserError(f"'{name}' is no dual encoder of pictures and words: {type(model).__name__}")
-        self.model, self.tokenizer, self.image_processor = model.eval(), tokenizer, image_processor
+        self.model: Any = model.eval()
+        self.tokenizer, self.image_processor = tokenizer, image_processor
         self.name, self.key = name, fingerprint(model)
 
     @classmethod

@@ -66,19 +66,22 @@ class Captioner(Protocol):
 
 
 class Actor(Protocol):
-    reads_caption: bool
+    @property
+    def reads_caption(self) -> bool: ...
 
     def answer(self, view: View, question: str, caption: str) -> Said: ...
 
 
 class Evaluator(Protocol):
-    reads_caption: bool
+    @property
+    def reads_caption(self) -> bool: ...
 
     def judge(self, question: str, caption: str, answer: Said, frames: int) -> Verdict: ...
 
 
 class Reflector(Protocol):
-    reads_caption: bool
+    @property
+    def reads_caption(self) -> bool: ...
 
     def refine(
         self, question: str, caption: str, answer: Said, verdict: Verdict, queries: Sequence[str]
@@ -142,13 +145,12 @@ class Roles:
 
         Rules stand in for the talkers that are not given.
         """
+        critic = reflector or evaluator
         return cls(
             router=PromptedRouter(evaluator) if evaluator else RuleRouter(),
             actor=ModelActor(model),
             evaluator=PromptedEvaluator(evaluator, threshold) if evaluator else OwnConfidence(),
-            reflector=PromptedReflector(reflector or evaluator)
-            if reflector or evaluator
-            else StatementReflector(),  # type: ignore[arg-type]
+            reflector=PromptedReflector(critic) if critic else StatementReflector(),
             captioner=ModelCaptioner(model),
             fallback=PromptedCaptionAnswerer(evaluator) if evaluator else None,
         )

@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unireel.cli.options import check_writable
 from unireel.errors import UserError
-from unireel.evaluation.intervals import Score
 
-Figures = Mapping[str, Score | float]
+if TYPE_CHECKING:
+    from unireel.evaluation.intervals import Score
+
+Figures = Mapping[str, "Score | float"]
 """Scores by name; a plain number is one whose spread is not known."""
 
 
@@ -37,7 +39,7 @@ def check_json(target: str | None) -> None:
 def plain(scores: Figures) -> dict[str, dict[str, float]]:
     """Scores as JSON: ``{"value", "low", "high", "n"}``, or ``{"value"}`` alone."""
     return {
-        name: asdict(score) if isinstance(score, Score) else {"value": score}
+        name: {"value": score} if isinstance(score, int | float) else asdict(score)
         for name, score in scores.items()
     }
 
@@ -62,9 +64,9 @@ def table(scores: Figures, factor: float = 1.0, digits: int = 3) -> str:
     width = max(map(len, scores), default=0)
     lines = [f"{'':{width}s}    value    95 % interval        n"]
     for name, score in scores.items():
-        if isinstance(score, Score):
+        if isinstance(score, int | float):
+            lines.append(f"{name:{width}s}  {factor * score:7.{digits}f}")
+        else:
             ends = f"{factor * score.low:7.{digits}f} to {factor * score.high:6.{digits}f}  {score.n:6d}"
             lines.append(f"{name:{width}s}  {factor * score.value:7.{digits}f}  {ends}")
-        else:
-            lines.append(f"{name:{width}s}  {factor * score:7.{digits}f}")
     return "\n".join(lines)

@@ -29,6 +29,7 @@ class Identity(nn.Module):
 def test_what_is_kept_and_what_is_not(frozen):
     scores = reconstruction_scores(Identity(frozen), 24, 48)
     assert scores["agreement/background"].value == 1.0 and scores["agreement"].n == 24
+    assert scores["statements"].n > 24 * 5 and scores["statements"].value >= scores["agreement"].value
     if frozen:
         assert scores["agreement"].value < 0.5
         assert scores["agreement/motion: move"].value == 0.0

@@ -205,6 +205,7 @@ def test_a_real_pair_of_edited_films(here: Run, fixtures_dir: Path) -> None:
         (1, "aggregate vbench suite.json", "there are no VBench results"),
         (2, "aggregate vbench", "name either results to add up, or a --table"),
         (2, "aggregate vbench --table table9", "there is no table 'table9'"),
+        (1, "aggregate vbench --table univid_table2", "'univid_table2' has no VBench scores"),
         (1, "aggregate geneval none.jsonl", "cannot read none.jsonl"),
         (1, "aggregate vbench suite.json --json no/x.json", "the folder no does not exist"),
     ],

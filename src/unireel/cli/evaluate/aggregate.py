@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unireel.cli.evaluate.output import add_json_option, check_json, plain, table, write
-from unireel.errors import UsageError
+from unireel.errors import UsageError, UserError
 
 EPILOG = """examples:
   unireel evaluate aggregate vbench results/                 (VBench's *_eval_results.json, folders or zips of them)
@@ -61,6 +61,8 @@ def check_printed(args: argparse.Namespace) -> None:
     from unireel.evaluation.vbench.published import TOLERANCE, check_table
 
     checked = check_table(printed_rows(args.table))
+    if not any(each.deviations() for each in checked):
+        raise UserError(f"'{args.table}' has no VBench scores (columns total, quality and semantic) to check")
     rows = [
         {
             "model": each.model,

@@ -1,7 +1,7 @@
 """The pocket DiT: times per token, coordinates, and velocities from predicted data."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import torch
 

@@ -1,7 +1,7 @@
 """The generator's stage: what its loss is zero for, what it does not ask for, and that it learns."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportIndexIssue=false
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """The pocket video DiT: diffusers' Wan transformer at small sizes, with per-token time for clean first frames."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 
 from __future__ import annotations
 

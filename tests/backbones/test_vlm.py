@@ -1,5 +1,8 @@
 """The pocket video-language model: layout against transformers' own processor, packing, decoding."""
 
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 import numpy as np
 import pytest
 import torch

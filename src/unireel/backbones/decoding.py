@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, Qwen2VLForConditionalGeneration
 
-from unireel.backbones.vlm import film_positions, layout_of, text_position
+from unireel.backbones.vlm import film_positions, layout_of, text_position, visual_tokens
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Said:
 @torch.no_grad()
 def film_features(vlm: Qwen2VLForConditionalGeneration, patches: Tensor, grid: Tensor) -> Tensor:
     """Visual tokens (B, N, D) of films of equal size, from :func:`~unireel.backbones.vlm.visual_patches`."""
-    return torch.stack(list(vlm.model.get_video_features(patches, grid).pooler_output))
+    return visual_tokens(vlm, patches, grid)[0]
 
 
 @torch.no_grad()

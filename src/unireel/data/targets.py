@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from unireel.world.scene import BACKGROUNDS, CAMERAS, COLOURS, SHAPES, SIZES, STYLES, Scene
+from unireel.world.scene import BACKGROUNDS, CAMERAS, COLOURS, MAX_OBJECTS, SHAPES, SIZES, STYLES, Scene
 from unireel.world.splits import MOTIONS, motion_name
 from unireel.world.tracks import COLOUR_NAMES, tracks
 
@@ -25,6 +25,9 @@ _CHANNELS = (
 )
 CELL_TARGETS = len(_CHANNELS)
 """Targets of one cell: shape and colour together (56), size (2), motion (14), repetitions (3), still (1)."""
+
+MOTION_TARGETS = len(MOTIONS) + len(COUNTS) + 1
+"""The last targets of a cell, which several frames decide: motion, repetitions, still."""
 
 FILM_TARGETS = len(BACKGROUNDS) + len(CAMERAS) + len(STYLES)
 """Targets of a whole film: background, camera and style, one-hot each."""
@@ -80,6 +83,19 @@ def film_targets(scene: Scene) -> np.ndarray:
         result[offset + names.index(value)] = True
         offset += len(names)
     return result
+
+
+def motion_targets(scene: Scene) -> np.ndarray:
+    """What each object does: (O, :data:`MOTION_TARGETS`) bool: motions, repetitions, still."""
+    index = _index()
+    result = np.zeros((MAX_OBJECTS, CELL_TARGETS), dtype=bool)
+    for number, figure in enumerate(scene.objects):
+        for event in figure.events:
+            result[number, index[motion_name(event)]] = True
+            if event.count:
+                result[number, index["times", event.count]] = True
+        result[number, index["still"]] = not figure.events
+    return result[:, -MOTION_TARGETS:]
 
 
 def latent_groups(frames: int, compression: int = 4) -> list[tuple[int, int]]:

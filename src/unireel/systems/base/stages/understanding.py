@@ -6,64 +6,74 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen2VLForConditionalGeneration
 
 from unireel.backbones.text import word_tokenizer
 from unireel.backbones.vlm import (
     PatchLayout,
-    caption_turn,
+    language_states,
     pack,
     pocket_vlm,
     question_turn,
     visual_patches,
+    visual_tokens,
 )
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
-from unireel.data.targets import CELL_TARGETS, FILM_TARGETS, cell_targets, film_targets
+from unireel.data.lessons import Lessons
+from unireel.data.sights import SIGHT_WORDS
+from unireel.data.turns import draw_turns, names_asked, names_copied
 from unireel.data.world import films, scenes
+from unireel.systems.base.stages.grounding import Grounding
 from unireel.training.stage import ParameterRule, Stage
-from unireel.world.language import DYNAMIC_TYPES, caption_for, questions_for, vocabulary
+from unireel.world.language import DYNAMIC_TYPES, QUESTION_TYPES, questions_for, vocabulary
+from unireel.world.scene import BACKGROUNDS, CAMERAS, Scene
 
-STATIC_CELLS = 58
-"""The first targets of a cell (shape with colour, size) can be read from a few frames; motion cannot."""
+HEADS = "understanding-heads.safetensors"
+EVALUATED_FILMS = 192
 
 
 @dataclass(frozen=True)
 class UnderstandingConfig:
     """Sizes of the model and what it sees.
 
-    Each film carries up to ``questions`` questions and, with probability ``captions``, its caption, whose tokens weigh
-    ``caption_weight``. ``noise`` is the largest standard deviation, in 8-bit steps, of noise added to films.
-    ``alignment`` weighs the auxiliary loss on dense targets, at the ViT's output and at the last layer. The first
-    ``vision_batches`` batches train the ViT alone on its dense targets, on four frames of each of ``vision_batch``
-    films: a twentieth of the cost of a film with its questions, and nothing can be answered before shapes are seen.
+    Questions and, with probability ``captions``, the caption fill the ``words`` places behind each film; the caption's
+    tokens weigh ``caption_weight``. A share ``rare`` of the films is of rare kinds (an order to ask for, a moving
+    camera). ``noise`` is the largest standard deviation, in 8-bit steps, of noise added to films. ``alignment`` weighs
+    the auxiliary losses on what tokens hold, ``guidance`` those on where answers look. Of a film's tubes,
+    ``vision_tubes`` drawn for each batch teach the ViT, most of the cost: all tubes show the same objects. The first
+    ``vision_batches`` batches train the ViT alone, on one tube of each of ``vision_batch`` films: nothing can be
+    answered before shapes are seen, and a tube costs a tenth of a film with its questions.
     """
 
     films: str = "cache/films-48"
-    film_count: int = 40_000
+    film_count: int = 60_000
     size: int = 48
     width: int = 192
     layers: int = 5
     heads: int = 3
     ffn: int = 512
-    vision: int = 128
+    vision: int = 96
     depth: int = 4
-    patch: int = 8
-    merge: int = 2
+    patch: int = 4
+    merge: int = 4
     tube: int = 4
-    batch_size: int = 16
-    questions: int = 6
+    batch_size: int = 32
+    words: int = 98
     captions: float = 0.35
     caption_weight: float = 0.3
-    noise: float = 6.0
-    alignment: float = 0.1
+    noise: float = 4.0
+    alignment: float = 0.2
+    guidance: float = 0.3
+    rare: float = 0.5
+    vision_tubes: int = 2
     vision_batches: int = 0
     vision_batch: int = 64
     data_seed: int = 4
@@ -80,6 +90,7 @@ class UnderstandingStage(Stage):
         super().__init__(config)
         build(Path(config.films), CacheConfig(config.film_count, config.size))
         self.films = FilmCache(config.films)
+        self.lessons = Lessons(self.films)
         self.tokenizer = word_tokenizer(vocabulary())
         self.layout = PatchLayout(config.patch, config.merge, config.tube)
         if config.start_from:
@@ -95,104 +106,97 @@ class UnderstandingStage(Stage):
                 config.depth,
                 self.layout,
             )
-        heads = {
-            "patches": nn.Linear(config.vision, STATIC_CELLS),
-            "seen": nn.Linear(config.width, STATIC_CELLS),
-            "moved": nn.Linear(config.width, CELL_TARGETS + FILM_TARGETS),
-        }
-        self.module = nn.ModuleDict({"vlm": vlm, **heads})
+        vlm.model.language_model.set_attn_implementation("eager")  # twice as fast as the fused kernel here
+        words = self.tokenizer.convert_tokens_to_ids(list(SIGHT_WORDS))
+        self.grounding = Grounding(vlm, words, config.size, config.caption_weight)
+        if config.start_from:
+            self.grounding.load_state_dict(load_file(Path(config.start_from) / HEADS))
+        self.module = nn.ModuleDict({"vlm": vlm, "grounding": self.grounding})
         self.samples_per_batch = config.batch_size
-        self._hidden: list[Tensor] = []
-        vlm.model.visual.blocks[-1].register_forward_hook(
-            lambda module, args, output: self._hidden.append(output) if torch.is_grad_enabled() else None
+        self._noise = torch.randn(2**24, generator=torch.Generator().manual_seed(config.data_seed))
+        order = np.flatnonzero(self.lessons.turns[:, 0] == QUESTION_TYPES.index("order"))
+        still = self.lessons.films[:, len(BACKGROUNDS) + CAMERAS.index("still")]
+        self._rare = (
+            np.unique(np.searchsorted(self.lessons.first_turn, order, side="right") - 1),
+            np.flatnonzero(~still),
         )
         length = self.films.frames.shape[1]
-        self._groups = [(start, min(start + config.tube, length)) for start in range(0, length, config.tube)]
+        self._frames = np.minimum(np.arange(-(-length // config.tube) * config.tube), length - 1)
 
     def parameter_groups(self) -> list[ParameterRule]:
-        """Embeddings and auxiliary heads are not hidden matrices."""
+        """Embeddings and auxiliary heads are not hidden matrices; the merger's are too wide for Muon to be cheap."""
         return [
             ParameterRule(pattern, muon=False)
-            for pattern in ("*embed_tokens*", "*patch_embed*", "*merger*", "patches*", "seen*", "moved*")
+            for pattern in ("*embed_tokens*", "*patch_embed*", "*merger*", "grounding*")
         ]
 
     def compile(self) -> None:
-        """Compile the language model's layers once for all lengths; the ViT's attention loops over films."""
+        """Compile the layers of the language model."""
         for layer in self.module["vlm"].model.language_model.layers:
-            layer.forward = torch.compile(layer.forward, dynamic=True)
+            layer.forward = torch.compile(layer.forward)
 
     def batch(self, index: int) -> dict[str, Tensor]:
-        """A packed batch (see :func:`~unireel.backbones.vlm.pack`) with patches, grid and dense targets."""
+        """Patches and grid, the objects' states and, after the ViT's own batches, packed turns (see ``pack``)."""
         own = self.config
         random = np.random.default_rng([own.data_seed, index])
         vision = index < own.vision_batches
         count = own.vision_batch if vision else own.batch_size
-        places = [epoch_order(own.data_seed, len(self.films), index * count + i) for i in range(count)]
-        frames = self.films.frames[places]
-        parts = zip(*(self._targets(place) for place in places), strict=True)
-        fine, cells, film = (np.stack(each) for each in parts)
+        places = self._films_of(index, count, random)
+        frames = self._frames.reshape(-1, own.tube)  # (T, tube)
         if vision:
-            tubes = random.integers(0, frames.shape[1] // own.tube, count)
-            frames = np.stack(
-                [each[own.tube * t :][: own.tube] for each, t in zip(frames, tubes, strict=True)]
-            )
-            cells, fine = (
-                np.stack([each[t : t + 1] for each, t in zip(all_tubes, tubes, strict=True)])
-                for all_tubes in (cells, fine)
-            )
-        sigma = random.random((count, 1, 1, 1, 1)) * own.noise
-        noisy = frames + random.standard_normal(frames.shape, dtype=np.float32) * sigma.astype(np.float32)
-        patches, grid = visual_patches(np.clip(np.rint(noisy), 0, 255).astype(np.uint8), self.layout)
+            frames = frames[random.integers(0, len(frames), (count, 1))]
+        else:
+            frames = np.broadcast_to(frames, (count, *frames.shape))  # (B, T, tube)
+        rows = np.array(places)[:, None]
+        pixels = self.films.frames[rows, frames.reshape(count, -1)]
+        patches, grid = visual_patches(pixels, self.layout)
+        start = random.integers(len(self._noise) - pixels.size)
+        noise = self._noise[start : start + pixels.size].view(count, -1, pixels.size // len(patches))
+        sigma = random.random((count, 1, 1), dtype=np.float32) * np.float32(own.noise / 127.5)
+        patches.view(count, -1, patches.shape[-1])[..., : noise.shape[-1]].addcmul_(
+            noise, torch.from_numpy(sigma)
+        )
+        states = self.lessons.states[rows[:, :, None], np.arange(4)[:, None], frames.reshape(count, 1, -1)]
         batch = {
             "patches": patches,
             "grid": grid,
-            "cells": torch.from_numpy(cells).flatten(1, 3).float(),
-            "fine": torch.from_numpy(fine).flatten(0, -2).float(),
-            "film": torch.from_numpy(film).float(),
+            "states": torch.from_numpy(states).unflatten(2, (-1, own.tube)),
+            "shapes": torch.from_numpy(self.lessons.shapes[places]).long(),
+            "motions": torch.from_numpy(self.lessons.motions[places]),
+            "film": torch.from_numpy(self.lessons.films[places]),
         }
         if vision:
             return batch
-        return batch | pack(
-            [self._turns(place, random) for place in places], grid[0], self.tokenizer, merge=own.merge
-        )
+        before = 1 + int(grid[0].prod()) // own.merge**2
+        turns = [
+            draw_turns(self.lessons, place, own.words, own.captions, own.caption_weight, random)
+            for place in places
+        ]
+        looks = {
+            "asked": names_asked(self.lessons, places, turns, before),
+            "copied": names_copied(turns, before),
+        }
+        return batch | looks | pack(turns, grid[0], self.tokenizer, before + own.words, own.merge)
 
-    def _turns(self, place: int, random: np.random.Generator) -> list:
-        """Some questions on film ``place``, dynamic ones first in line, and perhaps its caption."""
+    def _films_of(self, index: int, count: int, random: np.random.Generator) -> list[int]:
+        """Numbers of the films of a batch: the next of the epoch, and for a share of them films of a rare kind."""
         own = self.config
-        scene = self.films.scene(place)
-        questions = questions_for(scene, int(random.integers(2**31)))
-        dynamic = np.array([1.0 + (each.type in DYNAMIC_TYPES) for each in questions])
-        count = min(own.questions, len(questions))
-        chosen = random.choice(len(questions), count, replace=False, p=dynamic / dynamic.sum())
-        turns = [question_turn(self.tokenizer, questions[i].text, questions[i].answer) for i in chosen]
-        if random.random() < own.captions:
-            turns.append(caption_turn(self.tokenizer, caption_for(scene, None), own.caption_weight))
-        return turns
-
-    @lru_cache(maxsize=100_000)  # noqa: B019 - lives as long as the training
-    def _targets(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Static targets of every patch, in the ViT's order; all targets of every token; targets of the film."""
-        scene = self.films.scene(place)
-        side, merge = self.config.size // self.layout.side, self.layout.merge
-        fine = cell_targets(scene, self._groups, side * merge)[..., :STATIC_CELLS]
-        fine = fine.reshape(len(fine), side, merge, side, merge, STATIC_CELLS).transpose(0, 1, 3, 2, 4, 5)
-        return fine, cell_targets(scene, self._groups, side), film_targets(scene)
+        places = [epoch_order(own.data_seed, len(self.films), index * count + i) for i in range(count)]
+        kinds = np.stack([random.choice(each, count) for each in self._rare])
+        rare = kinds[random.integers(len(kinds), size=count), np.arange(count)]
+        return np.where(random.random(count) < own.rare, rare, places).tolist()
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted cross-entropy of answers and captions, plus the auxiliary losses."""
-        vlm = self.module["vlm"]
-        self._hidden.clear()
-        seen = vlm.model.get_video_features(batch["patches"], batch["grid"]).pooler_output
-        seen = torch.stack(list(seen))  # (B, N, D)
-        static = self._static(seen, batch)
+        own, vlm, grounding = self.config, self.module["vlm"], self.module["grounding"]
+        seen, patches, learnt = self._see(batch["patches"], batch["grid"])
+        tokens = seen.unflatten(1, (batch["states"].shape[2], -1))[:, learnt]
+        embeddings = vlm.get_input_embeddings().weight
+        held, logs = grounding.sight(tokens, patches, learnt, embeddings, batch)
         if "input_ids" not in batch:
-            return static, {"seen": static.detach()}
-        embeds = vlm.get_input_embeddings()(batch["input_ids"])
-        count = seen.shape[1]
-        embeds = torch.cat([embeds[:, :1], seen.to(embeds.dtype), embeds[:, 1 + count :]], dim=1)
-        hidden = vlm.model.language_model(
-            inputs_embeds=embeds, position_ids=batch["position_ids"], attention_mask=batch["attention_mask"]
-        ).last_hidden_state
+            return held, logs
+        layers = self._states(seen, batch)
+        hidden = layers[-1]
         weights = batch["weights"][:, 1:]
         chosen = weights > 0
         logits = vlm.lm_head(hidden[:, :-1][chosen]).float()
@@ -201,73 +205,75 @@ class UnderstandingStage(Stage):
         loss = (entropy * weights[chosen]).sum() / weights.sum()
         answers = weights[chosen] == 1
         right = (logits.argmax(-1) == targets).float()
-        logs: dict[str, Tensor | float] = {
+        logs |= {
             "answer_loss": entropy.detach()[answers].mean(),
             "answer_tokens_right": right[answers].mean(),
             "caption_tokens_right": right[~answers].mean() if (~answers).any() else float("nan"),
         }
-        moved = self._moved(hidden[:, 1 : 1 + count], batch)
-        logs |= {"seen": static.detach(), "moved": moved.detach()}
-        return loss + self.config.alignment * (static + moved), logs
+        middle, last = own.layers // 2 + 1, own.layers - 1
+        moved = grounding.motion(layers[middle][:, 1 : 1 + seen.shape[1]], batch)
+        guided = grounding.attention(vlm, middle, layers[middle], batch)
+        read = grounding.reading(layers[middle + 1], batch)
+        copied = grounding.copying(vlm, last, layers[last], batch)
+        parts = {"moved": moved, "guided": guided, "read": read, "copied": copied}
+        logs |= {name: value.detach() for name, value in parts.items()}
+        return loss + own.alignment * (held + moved) + own.guidance * (guided + read + 3 * copied), logs
 
-    def _static(self, seen: Tensor, batch: Any) -> Tensor:
-        """Auxiliary loss of the ViT: what lies in each patch, and after merging in each token."""
-        cells = batch["cells"][..., :STATIC_CELLS]
-        tokens = F.binary_cross_entropy_with_logits(
-            self.module["seen"](seen).float(), cells, reduction="none"
-        )
-        logits = self.module["patches"](self._hidden.pop()).float()
-        patches = F.binary_cross_entropy_with_logits(logits, batch["fine"], reduction="none")
-        return tokens.sum(-1).mean() + patches.sum(-1).mean()
+    def _see(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Visual tokens (B, N, D) of films; the patches' states (B * k, n, D) and numbers of the k tubes that teach."""
+        vlm, tubes = self.module["vlm"], int(grid[0, 0])
+        taught = min(self.config.vision_tubes, tubes)
+        order = torch.randperm(tubes)
+        by_tube = patches.view(len(grid), tubes, -1, patches.shape[-1])
 
-    def _moved(self, hidden: Tensor, batch: Any) -> Tensor:
-        """Auxiliary loss at the last layer, on the film's second half: all of a cell's targets, and the film's."""
-        cells = batch["cells"]
-        late = cells.shape[1] // 5 * 2
-        logits = self.module["moved"](hidden[:, late:]).float()
-        moved = F.binary_cross_entropy_with_logits(
-            logits[..., :CELL_TARGETS], cells[:, late:], reduction="none"
-        )
-        film = F.binary_cross_entropy_with_logits(
-            logits[..., CELL_TARGETS:].mean(1), batch["film"], reduction="none"
-        )
-        return moved.sum(-1).mean() + film.sum(-1).mean()
+        def look(which: Tensor) -> tuple[Tensor, Tensor]:
+            part = torch.cat([torch.full_like(grid[:, :1], len(which)), grid[:, 1:]], dim=1)
+            tokens, states = visual_tokens(vlm, by_tube[:, which].flatten(0, 2), part)
+            return tokens.unflatten(1, (len(which), -1)), states
+
+        tokens, states = look(order[:taught])
+        if taught < tubes:
+            with torch.no_grad():
+                rest, _ = look(order[taught:])
+            tokens = torch.cat([tokens, rest], dim=1)[:, order.argsort()]
+        return tokens.flatten(1, 2), states, order[:taught]
+
+    def _states(self, seen: Tensor, batch: Any) -> list[Tensor]:
+        """The language model's states (B, L, D) by layer, with visual tokens in their places."""
+        vlm = self.module["vlm"]
+        embeds = vlm.get_input_embeddings()(batch["input_ids"])
+        embeds = torch.cat([embeds[:, :1], seen.to(embeds.dtype), embeds[:, 1 + seen.shape[1] :]], dim=1)
+        return language_states(vlm, embeds, batch["position_ids"], batch["attention_mask"])
 
     def evaluate(self) -> dict[str, float]:
-        """Share of right answers on 96 test films: every token, greedily given the ones before it."""
-        batch_scenes = scenes(8, 0, 96, self.config.size, "test")
+        """Share of right answers on test films: every token, greedily given the ones before it."""
+        batch_scenes = scenes(8, 0, EVALUATED_FILMS, self.config.size, "test")
+        scores: dict[str, list[bool]] = {}
+        for start in range(0, len(batch_scenes), self.config.batch_size):
+            self._score(batch_scenes[start : start + self.config.batch_size], scores)
+        return {f"qa/{name}": float(np.mean(values)) for name, values in sorted(scores.items())}
+
+    def _score(self, batch_scenes: list[Scene], scores: dict[str, list[bool]]) -> None:
+        """Add to each type, and to "static" or "dynamic", whether each answer is right."""
         patches, grid = visual_patches(films(batch_scenes), self.layout)
         questions = [questions_for(scene, 0) for scene in batch_scenes]
         turns = [[question_turn(self.tokenizer, q.text, q.answer) for q in each] for each in questions]
-        packed = pack(turns, grid[0], self.tokenizer, merge=self.layout.merge)
-        seen = torch.stack(list(self.module["vlm"].model.get_video_features(patches, grid).pooler_output))
-        embeds = self.module["vlm"].get_input_embeddings()(packed["input_ids"])
-        embeds = torch.cat([embeds[:, :1], seen, embeds[:, 1 + seen.shape[1] :]], dim=1)
-        hidden = (
-            self.module["vlm"]
-            .model.language_model(
-                inputs_embeds=embeds,
-                position_ids=packed["position_ids"],
-                attention_mask=packed["attention_mask"],
-            )
-            .last_hidden_state
-        )
+        packed = pack(turns, grid[0], self.tokenizer, 64, merge=self.layout.merge)
+        seen, _ = visual_tokens(self.module["vlm"], patches, grid)
+        hidden = self._states(seen, packed)[-1]
         right = self.module["vlm"].lm_head(hidden[:, :-1]).argmax(-1) == packed["input_ids"][:, 1:]
         wrong = ((~right) & (packed["weights"][:, 1:] > 0)).cumsum(1)
-        scores: dict[str, list[bool]] = {}
         for row, each in enumerate(questions):
             end, before = 1 + seen.shape[1], 0
             for question, turn in zip(each, turns[row], strict=True):
                 end += len(turn.ids)
                 now = int(wrong[row, end - 2])
-                scores.setdefault(question.type, []).append(now == before)
-                scores.setdefault("dynamic" if question.type in DYNAMIC_TYPES else "static", []).append(
-                    now == before
-                )
+                for name in (question.type, "dynamic" if question.type in DYNAMIC_TYPES else "static"):
+                    scores.setdefault(name, []).append(now == before)
                 before = now
-        return {f"qa/{name}": float(np.mean(values)) for name, values in sorted(scores.items())}
 
     def export(self, folder: Path) -> None:
-        """Write the ``vlm`` folder with its tokenizer."""
+        """Write the ``vlm`` folder with its tokenizer, and the auxiliary heads for a training that starts from it."""
         self.module["vlm"].save_pretrained(folder / "vlm")
         self.tokenizer.save_pretrained(folder / "vlm")
+        save_file(self.grounding.state_dict(), folder / HEADS)

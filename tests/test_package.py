@@ -13,7 +13,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUN = [Requirement(each) for each in PROJECT["dependencies"]]
-DEVELOP = [Requirement(each) for each in PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = {name: [Requirement(e) for e in each] for name, each in PROJECT["optional-dependencies"].items()}
+DEVELOP = EXTRAS.pop("dev")
+OPTIONAL = [requirement for extra in EXTRAS.values() for requirement in extra]
 
 
 def imported(folder: Path) -> set[str]:
@@ -29,12 +31,12 @@ def imported(folder: Path) -> set[str]:
     return names - local
 
 
-@pytest.mark.parametrize(("folder", "declared"), [("src", RUN), ("tests", RUN + DEVELOP)])
+@pytest.mark.parametrize(("folder", "declared"), [("src", RUN + OPTIONAL), ("tests", RUN + DEVELOP)])
 def test_what_is_imported_is_declared(folder, declared):
     names = {canonicalize_name(each.name) for each in declared}
     homes = packages_distributions()
     for module in imported(ROOT / folder):
-        distributions = {canonicalize_name(each) for each in homes[module]}
+        distributions = {canonicalize_name(each) for each in homes.get(module, [module])}
         assert distributions & names, f"{folder} imports {module}, which pyproject.toml does not declare"
 
 

@@ -40,17 +40,22 @@ def assemble(vae: Path, generator: Path, vlm: Path, folder: Path, **settings: ob
 
 
 def main() -> None:
-    """Assemble from the command line."""
+    """Assemble from the command line; the defaults fit what ``recipes/pocket/generator.yaml`` trains."""
     parser = argparse.ArgumentParser(description="Put a model together from its trained components.")
     parser.add_argument("folder", type=Path, help="where to write the model")
     for name in ("vae", "generator", "vlm"):
         parser.add_argument(f"--{name}", type=Path, required=True, help="exported folder")
     parser.add_argument("--size", type=int, default=48)
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--shift", type=float, default=1.0)
-    parser.add_argument("--prediction", choices=("velocity", "data"), default="velocity")
-    parser.add_argument("--staged", action="store_true", help="films start from a picture made first")
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--shift", type=float, default=2.0)
+    parser.add_argument("--prediction", choices=("velocity", "data"), default="data")
+    parser.add_argument(
+        "--staged",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="films start from a picture made first",
+    )
     args = vars(parser.parse_args())
     assemble(**args)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, defaultdict
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Protocol, TextIO
 
 EVERY_SECONDS = 30.0
 """How often a line is written where the standard error is not a terminal, and so is kept in a file."""
@@ -60,6 +63,32 @@ class Progress:
         if self.stream.isatty() and self._width:
             self.stream.write("\n")
             self._width = 0
+
+
+class Closable(Protocol):
+    """What keeps finished work on disk."""
+
+    def close(self) -> None:
+        """Nothing is written afterwards."""
+        ...
+
+
+@contextmanager
+def resumable(todo: dict[str, int], folder: Path, kept: Closable) -> Iterator[Progress]:
+    """Work that can be broken off: shows its progress, closes what keeps it, and says where it goes on from.
+
+    Args:
+        todo: items to do of each kind of work.
+        folder: where the finished work is, for the message.
+        kept: the journal or ledger; closed at the end, however it comes.
+    """
+    with closing(kept), closing(Progress(todo)) as progress:
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            progress.close()
+            print(f"stopped; the same command goes on from {folder}", file=sys.stderr)
+            raise
 
 
 def duration(seconds: float) -> str:

@@ -12,22 +12,27 @@ if TYPE_CHECKING:
     from unireel.evaluation.sampling import Wanted
 
 
-def add_making_options(parser: Any, batch: int = 8) -> None:
-    """Add the options of the model, the sampler and the folder."""
-    add_model_options(parser)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the films and results go")
+def add_sampling_options(parser: Any, batch: int) -> None:
+    """Add the options of the sampler; ``batch`` is the default of ``--batch``."""
     parser.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, metavar="S", help="default: 0")
     parser.add_argument("--steps", type=whole_number(1, 1000), metavar="K", help="sampling steps")
     parser.add_argument("--guidance", type=real_number(0, 100), metavar="G", help="guidance scale")
-    parser.add_argument(
-        "--scale", type=whole_number(1, 64), default=1, metavar="INT", help="enlarge every pixel"
-    )
     parser.add_argument(
         "--batch",
         type=whole_number(1, 1024),
         default=batch,
         metavar="B",
         help="films at once (default: %(default)s)",
+    )
+
+
+def add_making_options(parser: Any, batch: int = 8) -> None:
+    """Add the options of the model, the sampler and the folder."""
+    add_model_options(parser)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the films and results go")
+    add_sampling_options(parser, batch)
+    parser.add_argument(
+        "--scale", type=whole_number(1, 64), default=1, metavar="INT", help="enlarge every pixel"
     )
     parser.add_argument(
         "--shard", metavar="I/N", help="make only every N-th film, from the I-th: one shard for each device"
@@ -55,7 +60,7 @@ def make_films(
     """
     from unireel.evaluation.fingerprint import fingerprint
     from unireel.evaluation.journal import Journal, claim
-    from unireel.evaluation.progress import Progress
+    from unireel.evaluation.progress import resumable
     from unireel.evaluation.sampling import Options, make, missing, shard
     from unireel.hub import find_model
 
@@ -70,9 +75,8 @@ def make_films(
     if todo:
         name = "failures.jsonl" if args.shard is None else f"failures-{args.shard.replace('/', '-of-')}.jsonl"
         failures = Journal(args.out / name)
-        progress = Progress({"films": todo})
         options = Options(frames, args.steps, args.guidance, args.batch, args.scale)
-        try:
+        with resumable({"films": todo}, args.out, failures) as progress:
             make(
                 load_model(args),
                 mine,
@@ -81,13 +85,6 @@ def make_films(
                 failures,
                 lambda done, left, seconds: progress.advance("films", done, left, seconds),
             )
-        except KeyboardInterrupt:
-            progress.close()
-            print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
-            raise
-        finally:
-            progress.close()
-            failures.close()
     return len(missing(wanted, folder)), refused(args.out, folder)
 
 

@@ -142,7 +142,7 @@ def answer_all(
 ) -> None:
     """Ask the model what it has not answered yet, then score everything."""
     from unireel.evaluation.journal import Journal, claim
-    from unireel.evaluation.progress import Progress
+    from unireel.evaluation.progress import resumable
     from unireel.evaluation.videoqa.datasets import DATASETS
     from unireel.evaluation.videoqa.running import (
         Setting,
@@ -166,8 +166,7 @@ def answer_all(
             f"going on in {args.out}: {len(questions) - todo} questions are answered, {todo} are left",
             file=sys.stderr,
         )
-    progress = Progress({"questions": todo})
-    try:
+    with resumable({"questions": todo}, args.out, journal) as progress:
         if todo:
             ask(
                 asker_of(args),
@@ -177,13 +176,6 @@ def answer_all(
                 journal,
                 lambda done, left, seconds: progress.advance("questions", done, left, seconds),
             )
-    except KeyboardInterrupt:
-        progress.close()
-        print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
-        raise
-    finally:
-        progress.close()
-        journal.close()
     pairs, failed = results(questions, journal)
     if not pairs:
         raise UserError(f"no question could be asked: {failed[0].what}")

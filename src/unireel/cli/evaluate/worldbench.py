@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unireel.cli.evaluate.making import add_sampling_options
 from unireel.cli.evaluate.output import add_json_option, check_json, table
-from unireel.cli.options import add_model_options, check_writable, load_model, real_number, whole_number
+from unireel.cli.options import add_model_options, check_writable, load_model, whole_number
 from unireel.errors import UsageError, UserError
 
 if TYPE_CHECKING:
@@ -56,12 +57,7 @@ def add_parser(benchmarks: Any) -> None:
         metavar="N",
         help="items per figure (default: 100)",
     )
-    bench.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, metavar="S", help="default: 0")
-    bench.add_argument("--steps", type=whole_number(1, 1000), metavar="K", help="sampling steps")
-    bench.add_argument("--guidance", type=real_number(0, 100), metavar="G", help="guidance scale")
-    bench.add_argument(
-        "--batch", type=whole_number(1, 1024), default=16, metavar="B", help="films at once (default: 16)"
-    )
+    add_sampling_options(bench, batch=16)
     bench.add_argument(
         "--out",
         type=Path,
@@ -145,7 +141,7 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
 
 def measured(name: str, model: "Model", plan: "Plan", ledger: "Ledger") -> "Result":
     """Run the evaluation with its progress on the standard error."""
-    from unireel.evaluation.progress import Progress
+    from unireel.evaluation.progress import resumable
     from unireel.evaluation.worldbench import evaluate
 
     todo: dict[str, int] = {}
@@ -157,16 +153,8 @@ def measured(name: str, model: "Model", plan: "Plan", ledger: "Ledger") -> "Resu
             f"going on in {ledger.folder}: {kept} items are done, {sum(todo.values())} are left",
             file=sys.stderr,
         )
-    progress = Progress(todo)
-    try:
+    with resumable(todo, ledger.folder, ledger) as progress:
         return evaluate(model, name, plan, ledger, progress.advance)
-    except KeyboardInterrupt:
-        progress.close()
-        print(f"stopped; the same command goes on from {ledger.folder}", file=sys.stderr)
-        raise
-    finally:
-        progress.close()
-        ledger.close()
 
 
 def finish(args: argparse.Namespace, result: "Result", plan: "Plan", ledger: "Ledger") -> None:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 CARD = "unireel.json"
 ASSETS = Path(__file__).parent / "assets"
-SYSTEMS = {"base": "unireel.systems.base.pipeline:BasePipeline"}
+SYSTEMS = {
+    "base": "unireel.systems.base.pipeline:BasePipeline",
+    "omnivideo": "unireel.systems.omnivideo.pipeline:OmniVideo",
+}
 SAFE_PATTERNS = ["*.json", "*.txt", "*.safetensors"]
 DTYPES = ("float32", "bfloat16", "float16")
 

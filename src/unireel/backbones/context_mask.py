@@ -1,0 +1,69 @@
+"""Keeping a Wan transformer from looking at the padding of its context, which diffusers' own always sees."""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.nn.functional as F
+from diffusers import WanTransformer3DModel
+from torch import Tensor, nn
+
+
+class ContextMask:
+    """Which tokens of the context the blocks of ``transformer`` may see, for as long as a ``with`` lasts.
+
+    Usage::
+
+        mask = ContextMask(transformer)
+        with mask.of(there):                 # (B, L) bool, or None: everything is seen
+            transformer(..., encoder_hidden_states=tokens)
+
+    Only cross-attention changes; its weights, names and results without a mask stay as they were. The backward pass may
+    lie outside, except with gradient checkpointing, which runs the blocks again.
+    """
+
+    def __init__(self, transformer: WanTransformer3DModel) -> None:
+        self.current: Tensor | None = None
+        for block in transformer.blocks:
+            block.attn2.set_processor(_Masked(self))
+
+    @contextmanager
+    def of(self, there: Tensor | None) -> Iterator[None]:
+        """Within, only tokens where ``there`` (B, L) is True are seen."""
+        before, self.current = self.current, there
+        try:
+            yield
+        finally:
+            self.current = before
+
+
+class _Masked:
+    """A processor for diffusers' ``WanAttention`` as cross-attention to text."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self, mask: ContextMask) -> None:
+        self.mask = mask
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        query = attn.norm_q(attn.to_q(hidden_states))
+        key, value = attn.norm_k(attn.to_k(encoder_hidden_states)), attn.to_v(encoder_hidden_states)
+        query, key, value = (
+            each.unflatten(2, (attn.heads, -1)).transpose(1, 2) for each in (query, key, value)
+        )
+        there = self.mask.current
+        seen = None if there is None else there[:, None, None]
+        result = F.scaled_dot_product_attention(query, key, value.to(query.dtype), attn_mask=seen)
+        return attn.to_out[1](attn.to_out[0](result.transpose(1, 2).flatten(2).to(hidden_states.dtype)))

@@ -1,0 +1,105 @@
+"""The video decoder of Omni-Video: a Wan transformer on a masked context; a source film comes in one of two ways."""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+
+from unireel.backbones.context_mask import ContextMask
+from unireel.backbones.wan import LEAST_TIME, Prediction, add_coordinates
+from unireel.systems.omnivideo.context import Context
+
+Route = Literal["tokens", "frames"]
+"""How a source film comes in: as tokens of the context (the paper's), or as clean frames before the noisy ones, which
+all attention sees (UniVideo's, arXiv 2510.08377). Without a source the slots of "frames" are zeros at time 1."""
+
+
+class Decoder:
+    """A Wan transformer.
+
+    Args:
+        transformer: diffusers', at any size; its cross-attention learns to heed masks.
+        prediction: what it puts out, see :func:`~unireel.backbones.wan.predict_velocity`.
+        route: how source films come in.
+    """
+
+    def __init__(
+        self, transformer: WanTransformer3DModel, prediction: Prediction = "velocity", route: Route = "tokens"
+    ) -> None:
+        self.transformer, self.prediction, self.route = transformer, prediction, route
+        self._mask = ContextMask(transformer)
+
+    def output(
+        self,
+        state: Tensor,
+        times: Tensor,
+        context: Context,
+        source: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """What the network puts out, (B, C, T, h, w).
+
+        Args:
+            state: (B, C, T, h, w).
+            times: on the scale of 0 to 1000, (B,), or of each latent frame, (B, T).
+            context: see :class:`~unireel.systems.omnivideo.context.Assembler`.
+            source: for the route "frames", latents of the source films (B, C, T', h, w).
+            given: which samples have one, (B,) bool; all by default.
+        """
+        config = self.transformer.config
+        frames = state.shape[2]
+        coordinates = config["in_channels"] == config["out_channels"] + 3
+        inputs = add_coordinates(state) if coordinates else state
+        if self.route == "frames":
+            given = torch.ones(len(state), dtype=torch.bool) if given is None else given
+            given = (
+                given.to(state.device) if source is not None else torch.zeros_like(given, device=state.device)
+            )
+            slots = torch.zeros_like(state) if source is None else source * given.view(-1, 1, 1, 1, 1)
+            inputs = torch.cat([add_coordinates(slots) if coordinates else slots, inputs], dim=2)
+            times = times[:, None].expand(-1, frames) if times.ndim == 1 else times
+            free = torch.where(given, 0.0, 1000.0).to(times)[:, None].expand(-1, slots.shape[2])
+            times = torch.cat([free, times], dim=1)
+        if times.ndim == 2:
+            _, rows, columns = config["patch_size"]
+            tokens = (state.shape[3] // rows) * (state.shape[4] // columns)
+            times = times.repeat_interleave(tokens, dim=1)
+        with self._mask.of(context.mask):
+            output = self.transformer(
+                hidden_states=inputs,
+                timestep=times,
+                encoder_hidden_states=context.tokens,
+                return_dict=False,
+            )[0]
+        return output[:, :, -frames:]
+
+    def velocity(
+        self,
+        state: Tensor,
+        time: Tensor,
+        sigma: Tensor,
+        context: Context,
+        source: Tensor | None = None,
+        given: Tensor | None = None,
+        first: bool = False,
+    ) -> Tensor:
+        """The velocity at ``state`` for sampling.
+
+        Args:
+            time, sigma: see :func:`~unireel.systems.omnivideo.sampling.integrate`.
+            first: whether the first latent frame is clean and given.
+        """
+        times = time.expand(len(state)).to(state.device)
+        if first:
+            times = times[:, None].repeat(1, state.shape[2])
+            times[:, 0] = 0
+        output = self.output(state, times, context, source, given)
+        if self.prediction == "velocity":
+            return output
+        return (state - output) / sigma.clamp_min(LEAST_TIME)

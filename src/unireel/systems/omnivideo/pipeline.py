@@ -1,0 +1,475 @@
+"""Omni-Video: one model that makes pictures and films, edits them, answers about them, and decides which is asked for.
+
+The base system's components (``vae``, ``text_encoder``, ``tokenizer``, ``transformer``, ``vlm``) and three of its own:
+``vision_head``, ``adapter``, ``visual_context``.
+"""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unireel.backbones.vae import decode, encode
+from unireel.backbones.wan import Prediction
+from unireel.clip import Clip
+from unireel.config import from_dict, to_dict
+from unireel.data.world import to_frames, to_pixels
+from unireel.errors import UsageError, UserError
+from unireel.systems.base.answering import Answer
+from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames
+from unireel.systems.omnivideo.building import EXTRA_WORDS, Sizes, new_parts
+from unireel.systems.omnivideo.chat import Conversation
+from unireel.systems.omnivideo.conditions import Conditioner, encode_texts
+from unireel.systems.omnivideo.context import Assembler, Context
+from unireel.systems.omnivideo.decoder import Decoder
+from unireel.systems.omnivideo.guidance import Guidance
+from unireel.systems.omnivideo.heads import ContextAdapter, VisionHead
+from unireel.systems.omnivideo.pocket_mllm import PocketMllm, add_tokens
+from unireel.systems.omnivideo.profile import profile_of
+from unireel.systems.omnivideo.sampling import Sampling, integrate
+from unireel.systems.omnivideo.settings import Settings, Task
+from unireel.systems.omnivideo.sources import prepare_source
+from unireel.systems.omnivideo.speech import MARKS, Kind, Reply, Request, Thought
+from unireel.systems.omnivideo.visual_context import VisualContextAdapter
+from unireel.world.language.vocabulary import words
+from unireel.world.scene import CLIP_FRAMES, FPS
+
+USUAL, USUAL_SIZES = Settings(), Sizes()
+PARTS = {"vision_head": VisionHead, "adapter": ContextAdapter, "visual_context": VisualContextAdapter}
+
+Progress = Callable[[int, int], None]
+
+
+class OmniVideo(BasePipeline):
+    """Generation, editing and understanding in one model.
+
+    Args:
+        vae, text_encoder, tokenizer, transformer, vlm: as in the base system; text encoder and language model with the
+            marks of :mod:`~unireel.systems.omnivideo.speech`.
+        vision_head, adapter, visual_context: Omni-Video's own.
+        size, steps, guidance, shift, prediction, staged: as in the base system; how films are sampled from words.
+        settings: everything else.
+    """
+
+    def __init__(
+        self,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        transformer: Any,
+        vlm: Any,
+        vision_head: VisionHead,
+        adapter: ContextAdapter,
+        visual_context: VisualContextAdapter,
+        size: int = 48,
+        steps: int = 16,
+        guidance: float = 2.0,
+        shift: float = 2.0,
+        prediction: Prediction = "data",
+        staged: bool = True,
+        settings: Settings = USUAL,
+    ) -> None:
+        super().__init__(
+            vae, text_encoder, tokenizer, transformer, vlm, size, steps, guidance, shift, prediction, staged
+        )
+        self.register_modules(vision_head=vision_head, adapter=adapter, visual_context=visual_context)
+        for module in (vision_head, adapter, visual_context):
+            module.eval()
+        self.settings = settings
+        profile = profile_of(settings.profile)
+        self.profile = profile
+        self.mllm = PocketMllm(vlm, tokenizer, profile.first_frame_only)
+        self.conditioner = Conditioner(text_encoder, vision_head, adapter, visual_context, settings.segments)
+        self.assemble = Assembler(profile, vars(settings.budgets))
+        self.decoder = Decoder(transformer, prediction, settings.route)
+
+    # Whole models
+
+    @classmethod
+    def from_base(
+        cls, base: BasePipeline, settings: Settings = USUAL, sizes: Sizes = USUAL_SIZES, seed: int = 0
+    ) -> OmniVideo:
+        """An untrained model around ``base``, whose parts it takes over; the same for the same seed."""
+        add_tokens(base.tokenizer, base.vlm, base.text_encoder, EXTRA_WORDS, seed)
+        width = base.vlm.config.get_text_config().hidden_size
+        positions = profile_of(settings.profile).positions
+        parts = new_parts(width, base.transformer, sizes, positions, seed)
+        new = dict(zip(PARTS, parts, strict=True))
+        return cls(**base.components, **new, **_own_settings(base), settings=settings).to(base.device)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> OmniVideo:
+        """Load the components of a model folder.
+
+        Raises:
+            UserError: the folder lacks a component or holds one of another kind, or its settings are not ours.
+        """
+        folder = Path(folder)
+        for name in PARTS:
+            if not (folder / name).is_dir():
+                raise UserError(
+                    f"'{folder}' is not a model of the system omnivideo: it has no folder '{name}'"
+                )
+        base = BasePipeline.from_pretrained(folder, device, dtype)
+        try:
+            parts = {
+                name: kind.from_pretrained(folder / name, torch_dtype=dtype or torch.float32)
+                for name, kind in PARTS.items()
+            }
+            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"'{folder}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        settings = from_dict(Settings, card.get("omnivideo", {}))
+        return cls(**base.components, **parts, **_own_settings(base), settings=settings).to(device)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16, **kwargs: Any) -> None:
+        """Write every component as safetensors in ``dtype``, and the card ``unireel.json``."""
+        folder = Path(folder)
+        super().save_pretrained(folder, dtype)
+        for name in PARTS:
+            part = getattr(self, name)
+            before = next(part.parameters()).dtype
+            part.to(dtype).save_pretrained(folder / name)
+            part.to(before)
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card |= {"system": "omnivideo", "omnivideo": to_dict(self.settings)}
+        (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+    # Making
+
+    def generate(
+        self,
+        prompt: str,
+        image: np.ndarray | Image.Image | None = None,
+        frames: int | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        progress: Progress | None = None,
+        thought: Thought | None = None,
+        negative: str = "",
+    ) -> Clip:
+        """A film, or with ``frames=1`` a picture, of ``prompt``; see :meth:`generate_many`."""
+        images = None if image is None else [image]
+        thoughts = None if thought is None else [thought]
+        return self.generate_many(
+            [prompt], images, [seed], frames, steps, guidance, 1, progress, thoughts, negative
+        )[0]
+
+    def generate_many(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[np.ndarray | Image.Image] | None = None,
+        seeds: Sequence[int] | None = None,
+        frames: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch_size: int = 16,
+        progress: Progress | None = None,
+        thoughts: Sequence[Thought | None] | None = None,
+        negative: str = "",
+    ) -> list[Clip]:
+        """One film for each prompt; arguments as in the base system.
+
+        Args:
+            thoughts: from :meth:`think`: what is made is the thought's prompt.
+            negative: what the films should not show, for guidance; nothing by default.
+
+        Raises:
+            UserError: a prompt is empty, too long, or has unknown words.
+            UsageError: an impossible number of frames or steps, or counts that do not fit together.
+        """
+        frames = CLIP_FRAMES if frames is None else frames
+        check_frames(frames)
+        if images is not None and frames == 1:
+            raise UsageError("a first frame is for films: leave it out to make a picture, or use edit")
+        seeds = list(range(len(prompts))) if seeds is None else list(seeds)
+        thoughts = [None] * len(prompts) if thoughts is None else list(thoughts)
+        if not len(prompts) == len(seeds) == len(thoughts) or (
+            images is not None and len(images) != len(prompts)
+        ):
+            raise UsageError(f"{len(prompts)} prompts need as many seeds, images and thoughts")
+        sampling = self._sampling("t2i" if frames == 1 else "t2v", steps, guidance, None)
+        requests = [
+            self._request("prompt", prompt, thought)
+            for prompt, thought in zip(prompts, thoughts, strict=True)
+        ]
+        first = None if images is None else self._encode_images(list(images), len(images), 1)
+        captions = [""] * len(prompts)
+        return self._batches(
+            requests, captions, seeds, frames, sampling, negative, batch_size, progress, first
+        )
+
+    def edit(
+        self,
+        clip: Clip,
+        instruction: str,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        source_guidance: float | None = None,
+        progress: Progress | None = None,
+        thought: Thought | None = None,
+        negative: str = "",
+    ) -> Clip:
+        """``clip``, a film or a picture, changed as ``instruction`` says; see :meth:`edit_many`."""
+        thoughts = None if thought is None else [thought]
+        return self.edit_many(
+            [(clip, instruction)], [seed], steps, guidance, source_guidance, 1, progress, thoughts, negative
+        )[0]
+
+    def edit_many(
+        self,
+        pairs: Sequence[tuple[Clip, str]],
+        seeds: Sequence[int] | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        source_guidance: float | None = None,
+        batch_size: int = 16,
+        progress: Progress | None = None,
+        thoughts: Sequence[Thought | None] | None = None,
+        negative: str = "",
+    ) -> list[Clip]:
+        """Edited films of (film, instruction) pairs, all of the same length.
+
+        Args:
+            guidance, source_guidance: scales on the words and on the source; the model's own by default. A source
+                scale other than 1 costs a third pass a step.
+
+        Raises:
+            UserError: an instruction is empty, too long, or has unknown words; a film has a length or shape that
+                cannot be edited, or more tokens than the context has room for.
+            UsageError: counts or lengths that do not fit together.
+        """
+        seeds = list(range(len(pairs))) if seeds is None else list(seeds)
+        thoughts = [None] * len(pairs) if thoughts is None else list(thoughts)
+        if not len(pairs) == len(seeds) == len(thoughts):
+            raise UsageError(f"{len(pairs)} films need as many instructions, seeds and thoughts")
+        films = [prepare_source(clip, self.size)[0] for clip, _ in pairs]
+        lengths = {len(film) for film in films}
+        if len(lengths) != 1:
+            raise UsageError(f"films that are edited together need the same length, not {sorted(lengths)}")
+        frames = lengths.pop()
+        requests = [
+            self._request("instruction", text, thought, film)
+            for (_, text), thought, film in zip(pairs, thoughts, films, strict=True)
+        ]
+        captions = [" ".join(words(thought.caption)) if thought else "" for thought in thoughts]
+        sampling = self._sampling("i2i" if frames == 1 else "v2v", steps, guidance, source_guidance)
+        made = self._batches(
+            requests, captions, seeds, frames, sampling, negative, batch_size, progress, None
+        )
+        return [Clip(each.frames, clip.fps) for each, (clip, _) in zip(made, pairs, strict=True)]
+
+    # Understanding, thinking, talking
+
+    def ask_many(
+        self, pairs: Sequence[tuple[Clip, str]], batch_size: int = 32, judge: bool = True
+    ) -> list[Answer]:
+        """Answers to (film, question) pairs; a question that the model takes for a request has none."""
+        return [_no_marks(each) for each in super().ask_many(pairs, batch_size, judge)]
+
+    def think(self, text: str, clip: Clip | None = None) -> Thought:
+        """Reason about a prompt, or with ``clip`` an instruction, and rewrite it. Nothing is made.
+
+        Raises:
+            UserError: the text is empty or has unknown words, or the model's thought is unfinished.
+        """
+        return self.mllm.think(self._about("instruction" if clip else "prompt", text, clip))
+
+    def reply(self, text: str, clip: Clip | None = None) -> Reply:
+        """What the text head makes of ``text`` about ``clip``: an answer, or the wish to make a picture or a film."""
+        return self.mllm.reply(self._about("text", text, clip))
+
+    def chat(self, clip: Clip | None = None, think: bool = False, seed: int = 0) -> Conversation:
+        """A conversation about a running film; see :class:`~unireel.systems.omnivideo.chat.Conversation`."""
+        return Conversation(self, clip, think, seed)
+
+    # Below
+
+    def _words(self, what: str, text: str) -> str:
+        """``text`` in the World's spelling.
+
+        Raises:
+            UserError: it is empty or has unknown words.
+        """
+        if not text.strip():
+            raise UserError(f"the {what} is empty; say something like 'make the red star blue'")
+        unknown = self.mllm.unknown_words(text)
+        if unknown:
+            listed = ", ".join(f"'{word}'" for word in unknown[:5])
+            raise UserError(
+                f"the {what} has words that the pocket model does not know: {listed}; "
+                "'unireel world sample --n 5' shows its language"
+            )
+        return " ".join(words(text))
+
+    def _about(self, what: str, text: str, clip: Clip | None) -> Request:
+        return Request(self._words(what, text), None if clip is None else prepare_source(clip, self.size)[0])
+
+    def _request(
+        self, what: str, text: str, thought: Thought | None, film: np.ndarray | None = None
+    ) -> Request:
+        said = self._words(what, text)
+        return Request(self._words("thought's prompt", thought.prompt) if thought else said, film)
+
+    def _sampling(
+        self, task: Task, steps: int | None, guidance: float | None, source: float | None
+    ) -> Sampling:
+        given = {"steps": steps, "text": guidance, "source": source}
+        film = Sampling(self.config["steps"], self.config["shift"], self.config["guidance"])
+        usual = getattr(self.settings, task, None) or film
+        return replace(usual, **{name: value for name, value in given.items() if value is not None})
+
+    def _batches(
+        self,
+        requests: list[Request],
+        captions: list[str],
+        seeds: list[int],
+        frames: int,
+        sampling: Sampling,
+        negative: str,
+        batch_size: int,
+        progress: Progress | None,
+        first: Tensor | None,
+    ) -> list[Clip]:
+        starts = range(0, len(requests), batch_size)
+        clips: list[Clip] = []
+        for number, start in enumerate(starts):
+            part = slice(start, start + batch_size)
+
+            def report(step: int, time: Tensor, state: Tensor, done: int = number * sampling.steps) -> Tensor:
+                if progress:
+                    progress(done + step + 1, len(starts) * sampling.steps)
+                return state
+
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
+            noise = self._noise(len(generators), frames, generators)
+            given = None if first is None else first[part]
+            state = self.latents(requests[part], noise, sampling, captions[part], negative, given, report)
+            clips += [Clip(film, FPS) for film in to_frames(decode(self.vae, state))]
+        return clips
+
+    @torch.no_grad()
+    def latents(
+        self,
+        requests: Sequence[Request],
+        noise: Tensor,
+        sampling: Sampling,
+        captions: Sequence[str] | None = None,
+        negative: str = "",
+        first: Tensor | None = None,
+        on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Latents (B, C, T, h, w) of what is asked for, from ``noise`` of that shape.
+
+        Args:
+            requests: prompts, or instructions with films; with films of the same length, or all without.
+            captions: of edited films, beside the instructions.
+            first: clean first latent frames (B, C, 1, h, w) that are kept.
+        """
+        captions = [""] * len(requests) if captions is None else captions
+        films = [each.frames for each in requests]
+        source = None
+        if films[0] is not None:
+            source = encode(self.vae, to_pixels(np.stack(films)).to(self.device, self.vae.dtype))
+        noise = noise.to(self.device, self.vae.dtype)
+        if first is None and self.config["staged"] and noise.shape[2] > 1:
+            picture = None if source is None else source[:, :, :1]
+            still = [
+                replace(each, frames=None if each.frames is None else each.frames[:1]) for each in requests
+            ]
+            first = self._integrate(
+                still, "image", captions, picture, noise[:, :, :1], sampling, negative, None, None
+            )
+        kind: Kind = "video" if noise.shape[2] > 1 else "image"
+        return self._integrate(requests, kind, captions, source, noise, sampling, negative, first, on_step)
+
+    def _integrate(
+        self,
+        requests: Sequence[Request],
+        kind: Kind,
+        captions: Sequence[str],
+        source: Tensor | None,
+        noise: Tensor,
+        sampling: Sampling,
+        negative: str,
+        first: Tensor | None,
+        on_step: Callable[[int, Tensor, Tensor], Tensor] | None,
+    ) -> Tensor:
+        guidance = Guidance(sampling.text, sampling.source, self.profile.rule)
+        names = guidance.branches(source is not None)
+        contexts = self.contexts(requests, [kind] * len(requests), captions, source, negative, names)
+        together = Context.cat([contexts[name] for name in names])
+        # The route "frames" reads the source itself: of branches without it, nothing is given.
+        given = torch.tensor([name != "nothing" for name in names]).repeat_interleave(len(noise))
+        sources = None if source is None else torch.cat([source] * len(names))
+
+        def velocity(state: Tensor, time: Tensor, sigma: Tensor) -> Tensor:
+            states = torch.cat([state] * len(names))
+            every = self.decoder.velocity(states, time, sigma, together, sources, given, first is not None)
+            return guidance.combine(dict(zip(names, every.chunk(len(names)), strict=True)))
+
+        return integrate(
+            velocity, noise, sampling.steps, sampling.shift, first, on_step, self.profile.own_times
+        )
+
+    def contexts(
+        self,
+        requests: Sequence[Request],
+        kinds: Sequence[Kind],
+        captions: Sequence[str],
+        source: Tensor | None,
+        negative: str,
+        branches: Sequence[str],
+    ) -> dict[str, Context]:
+        """The decoder's context in each branch of guidance.
+
+        Args:
+            source: latents of the films, (B, C, T, h, w).
+            negative: stands for the words in branches without them.
+        """
+        own, lengths = self.conditioner, (self.settings.prompt_length, self.settings.caption_length)
+        states, mask = self.mllm.request_states(requests, kinds)
+        visual = own.adapted(own.visual_tokens(states, mask, kinds))
+        prompts = [*(each.text for each in requests), negative, ""]
+        texts = encode_texts(own, self.tokenizer, prompts, [*captions, "", ""], *lengths, self.device)
+        avoided, empty = texts[-2], texts[-1]
+        tokens: list[Tensor | None] = [None] * len(requests)
+        if source is not None and self.settings.route == "tokens":
+            tokens = list(self.visual_context(source))
+        full = own.rows(visual, texts[:-2], empty, tokens)
+        return {name: self.assemble(own.branch(name, full, avoided)) for name in branches}
+
+
+def _own_settings(base: BasePipeline) -> dict[str, Any]:
+    """The base system's settings of a pipeline."""
+    names = ("size", "steps", "guidance", "shift", "prediction", "staged")
+    return {name: base.config[name] for name in names}
+
+
+def _no_marks(answer: Answer) -> Answer:
+    """An answer that is none, if the model wanted to make something instead."""
+    if not any(answer.text.startswith(begin) for begin, _ in MARKS.values()):
+        return answer
+    note = "the model took this for a request to make something; ask again in other words"
+    return replace(answer, text="", reliable=False, note=note)
+
+
+def trained_parts(model: OmniVideo) -> dict[str, nn.Module]:
+    """The parts of a model that training may change, by name."""
+    names = ("vlm", "text_encoder", "vision_head", "adapter", "visual_context", "transformer")
+    return {name: getattr(model, name) for name in names}

@@ -1,0 +1,236 @@
+"""The pocket video-language model as Omni-Video's language model: it answers, routes, thinks and gives its states.
+
+Every request reads ``<s> [film] <ask> text <answer>``. What follows decides: words are an answer, ``<BOI> <EOI>`` and
+``<BOV> <EOV>`` are the wish for a picture or a film, whose visual tokens the vision head reads from the states of all
+of it. A thought reads ``<s> [film] <think> text <answer> reasoning <rewrite> prompt [<caption> caption]``.
+"""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportOptionalSubscript=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import AddedToken
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration, UMT5EncoderModel
+
+from unireel.backbones.understanding.interface import Spoken
+from unireel.backbones.understanding.pocket import PocketUnderstanding
+from unireel.backbones.vlm import (
+    Turn,
+    film_positions,
+    question_turn,
+    text_position,
+    visual_patches,
+    visual_tokens,
+)
+from unireel.systems.omnivideo.speech import MARKS, NEW_TOKENS, REWRITE, THINK, Kind, Reply, Request, Thought
+from unireel.world.language.vocabulary import words
+
+ANSWER_TOKENS, THOUGHT_TOKENS = 128, 256
+"""Longest answer and thought, in words and marks."""
+
+
+def add_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    vlm: Qwen2VLForConditionalGeneration,
+    text_encoder: UMT5EncoderModel,
+    extra: Sequence[str] = (),
+    seed: int = 0,
+) -> None:
+    """Give a base model's parts the marks of :mod:`~unireel.systems.omnivideo.speech` and ``extra`` words, in place.
+
+    The text head gets weights of its own (it was tied to the embeddings), so that it can be trained while the rest is
+    fixed. Its new rows start low: until trained, the model says nothing new.
+    """
+    tokenizer.add_tokens([AddedToken(word, single_word=True) for word in extra])
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(NEW_TOKENS)}, replace_extra_special_tokens=False
+    )
+    old, new = vlm.get_input_embeddings().num_embeddings, len(tokenizer)
+    generator = torch.Generator().manual_seed(seed)
+    table = vlm.get_input_embeddings().weight.detach()
+    fresh = torch.randn((new - old, table.shape[1]), generator=generator) * table.std()
+    embed = nn.Embedding.from_pretrained(torch.cat([table, fresh.to(table)]), freeze=False)
+    head = nn.Linear(table.shape[1], new, bias=False)
+    head.weight.data = torch.cat([table, -table.mean(0, keepdim=True).expand(new - old, -1)])
+    vlm.set_input_embeddings(embed)
+    vlm.lm_head = head.to(table)
+    for config in (vlm.config, vlm.config.get_text_config()):
+        config.tie_word_embeddings = False
+    vlm.config.get_text_config().vocab_size = new
+    for number, name in enumerate(("image_token_id", "vision_start_token_id", "vision_end_token_id")):
+        setattr(vlm.config, name, new + 1 + number)
+    known = text_encoder.shared.weight.detach()
+    unknown = known[tokenizer.unk_token_id].expand(new - old, -1)
+    text_encoder.set_input_embeddings(
+        nn.Embedding.from_pretrained(torch.cat([known, unknown.clone()]), freeze=False)
+    )
+    text_encoder.config.vocab_size = new
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Requests laid out for the language model, padded on the right.
+
+    Attributes:
+        ids: (B, n) what follows the film, ``lengths`` (B,) of them are there.
+        patches, grid: of the films there are, see :func:`~unireel.backbones.vlm.visual_patches`; None without any.
+        seen: (B,) bool, which requests have a film.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    seen: Tensor
+    patches: Tensor | None = None
+    grid: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Heard:
+        """The same elsewhere."""
+        moved = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
+        return Heard(**moved)
+
+
+class PocketMllm(PocketUnderstanding):
+    """The language model with its tokenizer.
+
+    Args:
+        model: with an untied text head and the new marks, see :func:`add_tokens`.
+        tokenizer: with the same marks.
+        first_frame_only: whether only the first frame of a film is looked at.
+    """
+
+    def __init__(
+        self,
+        model: Qwen2VLForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        first_frame_only: bool = False,
+    ) -> None:
+        super().__init__(model, tokenizer)
+        self.first_frame_only = first_frame_only
+
+    def turn(self, text: str, kind: Kind) -> Turn:
+        """A request to make something with its answer: the two marks of ``kind`` and the end."""
+        start = question_turn(self.tokenizer, text, None)
+        ids = [*self.tokenizer.convert_tokens_to_ids(list(MARKS[kind])), self.tokenizer.eos_token_id]
+        return Turn(start.ids + ids, start.weights + [1.0] * len(ids))
+
+    def thought_turn(self, text: str, thought: Thought | None) -> Turn:
+        """A request to think and, in training, the thought."""
+        start = [self._id(THINK), *self._words(text), self._id("<answer>")]
+        if thought is None:
+            return Turn(start, [0.0] * len(start))
+        said = [*self._words(thought.reasoning), self._id(REWRITE), *self._words(thought.prompt)]
+        if thought.caption:
+            said += [self._id("<caption>"), *self._words(thought.caption)]
+        said.append(self.tokenizer.eos_token_id)
+        return Turn(start + said, [0.0] * len(start) + [1.0] * len(said))
+
+    def lay_out(self, turns: Sequence[Turn], films: Sequence[np.ndarray | None]) -> Heard:
+        """Turns with their films, which are of equal size, as the language model takes them."""
+        ids = [torch.tensor(turn.ids) for turn in turns]
+        lengths = torch.tensor([len(each) for each in ids])
+        padded = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        seen = torch.tensor([film is not None for film in films])
+        if not seen.any():
+            return Heard(padded, lengths, seen)
+        shown = [film[:1] if self.first_frame_only else film for film in films if film is not None]
+        patches, grid = visual_patches(np.stack(shown), self.layout)
+        return Heard(padded, lengths, seen, patches, grid)
+
+    def states(self, heard: Heard) -> tuple[Tensor, Tensor, Tensor]:
+        """States (B, L, D), which of them are there (B, L) bool, and where each turn begins (B,)."""
+        vlm, device = self.model, self.model.device
+        embed = vlm.get_input_embeddings()
+        start = embed(torch.tensor([self.tokenizer.bos_token_id], device=device))
+        films = iter(())
+        before, after = torch.zeros(3, 1, dtype=torch.long), 1
+        shown, shown_after = before, after
+        if heard.patches is not None:
+            features, _ = visual_tokens(vlm, heard.patches.to(vlm.dtype), heard.grid)
+            films = iter(features.to(start.dtype))
+            grid = heard.grid[0].cpu()
+            shown = film_positions(grid, self.layout.merge)
+            shown_after = text_position(grid, self.layout.merge)
+        inputs, places, begins = [], [], []
+        for ids, length, seen in zip(heard.ids, heard.lengths.tolist(), heard.seen.tolist(), strict=True):
+            turn = embed(ids[:length])
+            inputs.append(torch.cat([start, next(films), turn] if seen else [start, turn]))
+            prefix, first = (shown, shown_after) if seen else (before, after)
+            places.append(torch.cat([prefix, (first + torch.arange(length)).expand(3, -1)], dim=1).T)
+            begins.append(prefix.shape[1])
+        counts = torch.tensor([len(each) for each in inputs], device=device)
+        padded = pad_sequence(inputs, batch_first=True)
+        # Padding stands at the end, where causal attention lets nothing see it.
+        positions = pad_sequence(places, batch_first=True).permute(2, 0, 1).to(device)
+        states = vlm.model.language_model(
+            inputs_embeds=padded, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        mask = torch.arange(states.shape[1], device=device) < counts[:, None]
+        return states, mask, torch.tensor(begins, device=device)
+
+    def request_states(self, requests: Sequence[Request], kinds: Sequence[Kind]) -> tuple[Tensor, Tensor]:
+        """States (B, L, D) of requests whose answer is to make something of ``kinds``, and their mask (B, L)."""
+        turns = [self.turn(request.text, kind) for request, kind in zip(requests, kinds, strict=True)]
+        states, mask, _ = self.states(
+            self.lay_out(turns, [each.frames for each in requests]).to(self.model.device)
+        )
+        return states, mask
+
+    def reply(self, request: Request) -> Reply:
+        """What the model answers: the text head decides between words and making something."""
+        said = self._hear(request, question_turn(self.tokenizer, request.text, None), ANSWER_TOKENS)
+        for kind, (begin, _) in MARKS.items():
+            if said.ids and said.ids[0] == self._id(begin):
+                return Reply("", kind, said.probabilities[0])
+        return Reply(self._said(said.ids), None, math.prod(said.probabilities))
+
+    def think(self, request: Request) -> Thought:
+        """Reason about a request and rewrite it.
+
+        Raises:
+            UserError: the thought has no rewritten prompt.
+        """
+        ids = self._hear(request, self.thought_turn(request.text, None), THOUGHT_TOKENS).ids
+        reasoning, rest = _split(ids, self._id(REWRITE))
+        prompt, caption = _split(rest, self._id("<caption>"))
+        return Thought(self._said(reasoning), self._said(prompt), self._said(caption))
+
+    def embeddings(self, frames: np.ndarray) -> Tensor:
+        """What the model's own ViT sees in films (B, F, H, W, 3): (B, tubes, D), the mean of each tube's tokens."""
+        patches, grid = visual_patches(frames, self.layout)
+        tokens, _ = visual_tokens(self.model, patches.to(self.model.device, self.model.dtype), grid)
+        return tokens.unflatten(1, (int(grid[0, 0]), -1)).mean(2)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of ``text`` that are not in the vocabulary."""
+        known = self.tokenizer.get_vocab()
+        return [word for word in words(text) if word not in known]
+
+    def _hear(self, request: Request, turn: Turn, most: int) -> Spoken:
+        film = request.frames[:1] if self.first_frame_only and request.frames is not None else request.frames
+        return self._speak(film, turn.ids, most, 0.0, 0)
+
+    def _id(self, token: str) -> int:
+        return self.tokenizer.convert_tokens_to_ids(token)
+
+    def _words(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _said(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+def _split(ids: Sequence[int], mark: int) -> tuple[Sequence[int], Sequence[int]]:
+    """What stands before and after the first ``mark``."""
+    if mark not in ids:
+        return ids, ()
+    place = list(ids).index(mark)
+    return ids[:place], ids[place + 1 :]

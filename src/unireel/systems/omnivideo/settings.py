@@ -1,0 +1,57 @@
+"""What a model of the system Omni-Video is set to, as its ``unireel.json`` holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unireel.systems.omnivideo.context import SEGMENTS
+from unireel.systems.omnivideo.decoder import Route
+from unireel.systems.omnivideo.sampling import Sampling
+
+Task = Literal["t2i", "t2v", "i2i", "v2v"]
+TASKS: tuple[Task, ...] = ("t2i", "t2v", "i2i", "v2v")
+"""Pictures and films from words, and edits of pictures and films."""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Tokens of context that each segment may have."""
+
+    source: int = 180
+    visual: int = 40
+    text: int = 180
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a whole model.
+
+    Beside the base system's settings (``size``, ``steps``, ``guidance``, ``shift``, ``prediction``, ``staged``), which
+    say how films are made from words.
+
+    Attributes:
+        profile: "paper" or "released", see :mod:`~unireel.systems.omnivideo.profile`.
+        route: of source films, see :class:`~unireel.systems.omnivideo.decoder.Decoder`.
+        segments: of the context that are used.
+        budgets: of the context.
+        prompt_length, caption_length: words and marks of a text, with its end mark.
+        t2i, i2i, v2v: how these tasks are sampled; as films are from words where None.
+    """
+
+    profile: Literal["paper", "released"] = "paper"
+    route: Route = "tokens"
+    segments: tuple[str, ...] = SEGMENTS
+    budgets: Budgets = field(default_factory=Budgets)
+    prompt_length: int = 50
+    caption_length: int = 129
+    t2i: Sampling | None = None
+    i2i: Sampling | None = None
+    v2v: Sampling | None = None
+
+    def __post_init__(self) -> None:
+        unknown = set(self.segments) - set(SEGMENTS)
+        if unknown:
+            raise ValueError(
+                f"segments: there is no {', '.join(sorted(unknown))}; accepted: {', '.join(SEGMENTS)}"
+            )

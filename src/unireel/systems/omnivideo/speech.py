@@ -1,0 +1,75 @@
+"""What the language model says: words, or marks that visual tokens stand between, or a thought before either."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from unireel.errors import UserError
+
+Kind = Literal["image", "video"]
+"""What visual tokens stand for."""
+
+MARKS: dict[Kind, tuple[str, str]] = {"image": ("<BOI>", "<EOI>"), "video": ("<BOV>", "<EOV>")}
+"""Before and after the visual tokens of a picture and of a film (section 3.2 of the paper)."""
+
+THINK, REWRITE = "<think>", "<rewrite>"
+"""Before a request that is to be thought about, and before the rewritten request in the model's thought."""
+
+NEW_TOKENS = (*MARKS["image"], *MARKS["video"], THINK, REWRITE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person says, and the film it is about: frames (F, H, W, 3) uint8, or None."""
+
+    text: str
+    frames: np.ndarray | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What an edit of this film, or what is made from these words, is: a picture if the source is one."""
+        return "image" if self.frames is not None and len(self.frames) == 1 else "video"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the text head answered: words, or the wish to make something.
+
+    Attributes:
+        text: the answer; empty if something is to be made.
+        makes: "image" or "video" if the model began with ``<BOI>`` or ``<BOV>``, else None.
+        confidence: probability of the answer, or of that mark.
+    """
+
+    text: str
+    makes: Kind | None
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Thought:
+    """The model's reasoning about a request, to be shown, edited (``dataclasses.replace``) and used again.
+
+    Attributes:
+        reasoning: why it is rewritten as it is.
+        prompt: the request as the decoder should hear it.
+        caption: for edits, what the edited film will show; empty otherwise.
+    """
+
+    reasoning: str
+    prompt: str
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise UserError(
+                "the thought has no rewritten prompt: the model did not finish it; write one with "
+                "dataclasses.replace, or go without think mode"
+            )
+
+    def __str__(self) -> str:
+        lines = [("thought", self.reasoning), ("prompt", self.prompt), ("edited film", self.caption)]
+        return "\n".join(f"{name}: {text}" for name, text in lines if text)

@@ -1,0 +1,171 @@
+"""The whole system on untrained weights: what it does does not depend on what it knows."""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import unireel
+from unireel.backbones.vae import encode
+from unireel.clip import Clip
+from unireel.data.world import to_pixels
+from unireel.errors import UsageError, UserError
+from unireel.systems.omnivideo.guidance import FULL, NOTHING, SOURCE
+from unireel.systems.omnivideo.pipeline import OmniVideo
+from unireel.systems.omnivideo.settings import Budgets
+from unireel.systems.omnivideo.speech import Request, Thought
+
+PROMPT, INSTRUCTION = "a red star jumps twice", "make the background navy"
+
+
+def same(one: Clip, other: Clip) -> bool:
+    return np.array_equal(one.frames, other.frames)
+
+
+def test_a_seed_is_a_film(model, clip):
+    film = model.generate(PROMPT, seed=3)
+    assert film.frames.shape == (17, 48, 48, 3)
+    assert same(film, model.generate(PROMPT, seed=3))
+    assert not same(film, model.generate(PROMPT, seed=4))
+    edited = model.edit(clip, INSTRUCTION, seed=3)
+    assert edited.frames.shape == clip.frames.shape
+    assert same(edited, model.edit_many([(clip, "make it grayscale style"), (clip, INSTRUCTION)], [1, 3])[1])
+
+
+def test_pictures_are_made_and_edited(model, clip):
+    picture = model.generate(PROMPT, frames=1)
+    assert len(picture) == 1
+    assert len(model.edit(picture, INSTRUCTION)) == 1
+
+
+def test_everything_that_is_asked_matters(model, clip):
+    usual = model.edit(clip, INSTRUCTION)
+    others = [
+        model.edit(clip, "make the background sand"),
+        model.edit(Clip(clip.frames[:, ::-1].copy(), clip.fps), INSTRUCTION),
+        model.edit(clip, INSTRUCTION, guidance=5.0),
+        model.edit(clip, INSTRUCTION, source_guidance=3.0),
+        model.edit(clip, INSTRUCTION, negative="a red star"),
+        model.edit(clip, INSTRUCTION, thought=Thought("", INSTRUCTION, "there is one object.")),
+    ]
+    assert not any(same(usual, other) for other in others)
+
+
+def test_branches_drop_words_and_source(model, clip):
+    source = encode(model.vae, to_pixels(clip.frames[None]))
+    names = (FULL, SOURCE, NOTHING)
+    with torch.no_grad():
+        contexts = model.contexts([Request(INSTRUCTION, clip.frames)], ["video"], [""], source, "", names)
+    lengths = [int(contexts[name].mask.sum()) for name in names]
+    words = len(INSTRUCTION.split()) + 1
+    assert lengths == [180 + 20 + words, 180 + 1, 1]
+    torch.testing.assert_close(contexts[SOURCE].tokens[0, :180], contexts[FULL].tokens[0, :180])
+    torch.testing.assert_close(contexts[NOTHING].tokens[0, 0], contexts[SOURCE].tokens[0, 180])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"route": "frames"}, {"profile": "released"}, {"segments": ("source", "text")}]
+)
+def test_the_other_ways_of_working(make_model, clip, settings):
+    if settings.get("profile"):
+        settings["budgets"] = Budgets(180, 20, 50)
+    other = make_model(**settings)
+    edited = other.edit(clip, INSTRUCTION)
+    assert edited.frames.shape == clip.frames.shape
+    assert not same(edited, other.edit(Clip(clip.frames[:, ::-1].copy(), clip.fps), INSTRUCTION))
+    if settings.get("route"):
+        assert not same(edited, other.edit(clip, INSTRUCTION, source_guidance=3.0))
+    assert len(other.generate(PROMPT)) == 17
+
+
+def test_the_release_sees_the_first_frame_only(make_model, clip):
+    released, paper = make_model(profile="released"), make_model()
+    changed = clip.frames.copy()
+    changed[1:] = 255 - changed[1:]
+    states = [
+        [m.mllm.request_states([Request(INSTRUCTION, f)], ["video"])[0] for f in (clip.frames, changed)]
+        for m in (released, paper)
+    ]
+    assert torch.equal(*states[0])
+    assert not torch.equal(*states[1])
+
+
+def test_folders(model, clip, tmp_path):
+    model.save_pretrained(tmp_path / "model", dtype=torch.float32)
+    loaded = unireel.load(tmp_path / "model")
+    assert isinstance(loaded, OmniVideo)
+    assert loaded.settings == model.settings
+    assert same(loaded.edit(clip, INSTRUCTION, seed=1), model.edit(clip, INSTRUCTION, seed=1))
+    assert loaded.mllm.reply(Request("what is the style?", clip.frames)).text == (
+        model.mllm.reply(Request("what is the style?", clip.frames)).text
+    )
+    (tmp_path / "model" / "adapter" / "config.json").unlink()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        unireel.load(tmp_path / "model")
+
+
+def test_new_tokens_leave_old_answers_as_they_were(make_model, untrained, clip):
+    questions = [(clip, "what is the background?"), (clip, "how many objects are there?")]
+    before = unireel.load(untrained).ask_many(questions)
+    assert [a.text for a in make_model().ask_many(questions)] == [b.text for b in before]
+
+
+def test_words_are_single_tokens(model):
+    tokenizer = model.tokenizer
+    ids = tokenizer("the last star moves as the opposite", add_special_tokens=False)["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert len(ids) == 7
+    assert model.mllm.unknown_words("make the dog blue") == ["dog"]
+
+
+def test_a_thought_can_be_edited_and_used_again(model, clip):
+    thought = Thought("there are two squares.", PROMPT)
+    film = model.generate("a star jumps as many times as there are squares", thought=thought)
+    assert same(film, model.generate(PROMPT))
+    other = replace(thought, prompt="a blue ring")
+    assert not same(film, model.generate(PROMPT, thought=other))
+    assert str(thought) == "thought: there are two squares.\nprompt: a red star jumps twice"
+    with pytest.raises(UserError, match="no rewritten prompt"):
+        replace(thought, prompt=" ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda clip: (clip, ""), "the instruction is empty"),
+        (lambda clip: (clip, "make the dog blue"), "does not know: 'dog'"),
+        (lambda clip: (clip[:7], INSTRUCTION), r"7 frames; the model edits 1, 5, 9, 13 or 17.* clip\[:5\]"),
+        (lambda clip: (Clip(np.repeat(clip.frames, 3, 0), 8), INSTRUCTION), r"51 frames; .* clip\[:17\]"),
+        (lambda clip: (clip.resized(48, 96), INSTRUCTION), "96x48; the model edits square films"),
+        (lambda clip: (clip, "make the star blue " * 20), "words and marks; the model takes at most"),
+    ],
+)
+def test_bad_input_says_what_is_accepted(model, clip, change, message):
+    with pytest.raises(UserError, match=message):
+        model.edit(*change(clip))
+
+
+def test_counts_that_do_not_fit(model, clip):
+    with pytest.raises(UsageError, match="same length"):
+        model.edit_many([(clip, INSTRUCTION), (clip[:5], INSTRUCTION)])
+    with pytest.raises(UsageError, match="as many seeds"):
+        model.generate_many([PROMPT], seeds=[1, 2])
+    with pytest.raises(UsageError, match="first frame is for films"):
+        model.generate(PROMPT, image=clip.frames[0], frames=1)
+
+
+def test_a_film_over_the_budget(make_model, clip):
+    small = make_model(budgets=Budgets(100, 20, 50))
+    assert len(small.edit(clip[:5], INSTRUCTION)) == 5
+    with pytest.raises(
+        UserError, match="the source needs 180 tokens of context and may have 100: use a shorter"
+    ):
+        small.edit(clip, INSTRUCTION)
+
+
+def test_large_films_are_brought_to_size(model, clip):
+    assert model.edit(clip.resized(96, 96), INSTRUCTION).frames.shape == (17, 48, 48, 3)

@@ -9,7 +9,9 @@ from unireel.backbones.wan import (
     LEAST_TIME,
     MatmulAttention,
     add_coordinates,
+    embed_times_by_frame,
     pocket_transformer,
+    predict,
     predict_velocity,
     token_times,
     velocity_from,
@@ -92,3 +94,16 @@ def test_matmul_attention_is_diffusers_own_forwards_and_backwards():
     assert gradients.keys() == others.keys()
     for name, gradient in gradients.items():
         assert torch.allclose(gradient, others[name], atol=1e-5), name
+
+
+def test_times_embedded_by_frame_change_nothing():
+    torch.manual_seed(0)
+    model = pocket_transformer(32, 2, 2, 48, 4, 2, 12).eval()
+    latents, text = torch.randn(3, 4, 5, 8, 8), torch.randn(3, 7, 12)
+    times = token_times(torch.tensor([0.3, 0.8, 0.5]), torch.tensor([True, False, True]), 5, 16)
+    with torch.no_grad():
+        stock = [predict(model, latents, times, text), predict(model, latents, torch.rand(3), text)]
+        embed_times_by_frame(model, 16)
+        ours = [predict(model, latents, times, text)]
+    torch.testing.assert_close(ours[0], stock[0], rtol=1e-5, atol=1e-5)
+    assert predict(model, latents, torch.rand(3), text).shape == stock[1].shape

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unireel.data.targets import FILM_TARGETS
+from unireel.world.render import TABLE_EXTENT, distance_table
 from unireel.world.scene import COLOURS, RADII, SHAPES, SIZES, STYLES
 
 TUBE = 4
@@ -29,13 +30,21 @@ SCALES = (8.0, 8.0, 4.0)
 """Pixels that count as one in the errors of x, y and radius."""
 
 
-def place_objects(states: Tensor, centres: Tensor, side: float | None = None) -> Tensor:
+def place_centres(size: int, side: int, merge: int = 1) -> Tensor:
+    """Centres (n, 2), x and y in pixels, of squares of ``side`` pixels: row by row, or in blocks of merge x merge."""
+    grid = torch.arange(size // side).reshape(-1, merge)
+    columns, rows = torch.broadcast_tensors(grid[None, :, None, :], grid[:, None, :, None])
+    return side * torch.stack([columns, rows], dim=-1).reshape(-1, 2) + (side - 1) / 2
+
+
+def place_objects(states: Tensor, centres: Tensor, side: float | None = None, margin: float = 0.0) -> Tensor:
     """Which object each place stands for.
 
     Args:
         states: (B, O, T, S, 5), see :data:`unireel.data.lessons.STATES`.
         centres: (n, 2) x and y of the places, in pixels.
         side: of the places' squares, in pixels.
+        margin: by which a place's centre may lie outside an object, in pixels.
 
     Returns:
         (B, T, n) int64: the nearest object that, in some frame of the tube, covers the place's centre; with ``side``,
@@ -43,7 +52,8 @@ def place_objects(states: Tensor, centres: Tensor, side: float | None = None) ->
     """
     offset = states[..., None, :2] - centres  # (B, O, T, S, n, 2)
     distance = offset.square().sum(-1).sqrt()
-    inside = distance < states[..., 2, None] if side is None else offset.abs().amax(-1) <= side / 2
+    radius = states[..., 2, None] + margin
+    inside = distance < radius if side is None else offset.abs().amax(-1) <= side / 2
     there = inside & (states[..., 3, None] > 0)
     nearest = distance.masked_fill(~there, torch.inf).amin(3)  # (B, O, T, n)
     least, owner = nearest.min(1)
@@ -125,3 +135,27 @@ def sight_loss(
         "track": track_loss.detach(),
     }
     return loss + track_loss, logs
+
+
+def shape_masks(shapes: Tensor, states: Tensor, corners: Tensor, side: int) -> Tensor:
+    """How much of each pixel of a square its object covers, frame by frame: (M, S, side, side) in [0, 1].
+
+    Args:
+        shapes: number of each object's shape (M,).
+        states: of the objects (M, S, 5), see :data:`unireel.data.lessons.STATES`.
+        corners: x and y of each square's first pixel (M, 2).
+        side: of the squares, in pixels.
+    """
+    tables = torch.stack([torch.from_numpy(distance_table(shape)) for shape in SHAPES]).to(states.device)
+    pixels = torch.arange(side, device=states.device)
+    centre, radius = states[..., :2], states[..., 2, None].clamp(min=0.5)
+    offset = (corners[:, None, :, None] + pixels - centre[..., None]) / radius[
+        ..., None
+    ]  # (M, S, 2, side), in radii
+    last = tables.shape[-1] - 1
+    cell = ((offset / TABLE_EXTENT + 1) * (last / 2)).round().clamp(0, last).long()
+    column, row = cell.unbind(2)
+    distance = (
+        tables[shapes[:, None, None, None], row[..., :, None], column[..., None, :]] * radius[..., None]
+    )
+    return (0.5 - distance).clamp(0, 1) * states[..., 3, None, None]

@@ -36,7 +36,9 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in style ``grayscale`` (ITU-R BT.601)."""
 
 _LIGHT, _DARK = (250.0, 250.0, 246.0), (12.0, 12.0, 14.0)
-_TABLE, _EXTENT = 161, 2.0  # samples per side of a distance table, and half its side in radii
+_TABLE = 161  # samples per side of a distance table
+TABLE_EXTENT = 2.0
+"""Half the side of a distance table, in radii."""
 
 _STAR = [(0.0, -1.18), (0.294, -0.405), (1.122, -0.365), (0.476, 0.155), (0.694, 0.955), (0.0, 0.5), (-0.694, 0.955),
          (-0.476, 0.155), (-1.122, -0.365), (-0.294, -0.405)]  # fmt: skip
@@ -88,7 +90,7 @@ def render_frames(scene: Scene, at: Sequence[int] | None = None) -> np.ndarray:
 @cache
 def distance_table(shape: str) -> np.ndarray:
     """Signed distance, in radii, from the outline of ``shape`` (negative inside), (161, 161) over [-2, 2] radii."""
-    axis = np.linspace(-_EXTENT, _EXTENT, _TABLE)
+    axis = np.linspace(-TABLE_EXTENT, TABLE_EXTENT, _TABLE)
     x, y = np.meshgrid(axis, axis)
     if shape in ("circle", "ring"):
         r = np.sqrt(x * x + y * y)
@@ -124,7 +126,7 @@ def shape_distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _cells(offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cell index and position within the cell of the distance table for offsets in radii."""
-    position = np.clip((offset + _EXTENT) * ((_TABLE - 1) / (2 * _EXTENT)), 0, _TABLE - 1.001)
+    position = np.clip((offset + TABLE_EXTENT) * ((_TABLE - 1) / (2 * TABLE_EXTENT)), 0, _TABLE - 1.001)
     index = position.astype(np.int64)
     return index, (position - index).astype(np.float32)
 

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
@@ -20,25 +19,22 @@ from transformers import UMT5EncoderModel
 from unireel.backbones.text import encode_text, pocket_text_encoder, tokenize, word_tokenizer
 from unireel.backbones.vae import decode, encode
 from unireel.backbones.wan import (
-    LEAST_TIME,
     MatmulAttention,
+    embed_times_by_frame,
     pocket_transformer,
     predict,
     token_times,
 )
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
 from unireel.data.latents import autoencoder_digest, latents_of
-from unireel.data.targets import CELL_TARGETS, FILM_TARGETS, cell_targets, film_targets, latent_groups
+from unireel.data.lessons import Lessons
 from unireel.data.world import films, to_frames, to_pixels
 from unireel.flow.matching import interpolate, sample_times, velocity
 from unireel.flow.sampling import sample
+from unireel.systems.base.stages.binding import Binding, Uncertainty, latent_frames
 from unireel.training.stage import ParameterRule, Stage
 from unireel.world.language import prompt_for, vocabulary
 from unireel.world.sampling import sample_scene
-
-MOST_WEIGHT = 8.0
-"""Largest weight of an error in predicted data. The error of the velocity that follows from it weighs 1 / t squared,
-which without a limit would spend the model on the last traces of noise."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +42,13 @@ class GeneratorConfig:
     """Sizes of the model and what it sees.
 
     Of the ``film_count`` cached films the first ``used_films`` are encoded and trained on.
-    ``picture_batches`` micro-batches of ``picture_batch`` first frames come first (a fifth of the tokens), then
-    batches of ``batch_size`` films, every ``picture_every``-th of them pictures again. ``empty`` is the share of
-    prompts dropped for guidance, ``clean_first`` the share of films whose first latent frame is given (I2V).
-    ``alignment`` weighs the auxiliary loss on dense targets after block ``alignment_block``.
-    ``prediction`` is what the network puts out, see :func:`~unireel.backbones.wan.predict_velocity`.
+    ``text_batches`` micro-batches of ``text_batch`` prompts come first and teach the text encoder alone, then
+    ``picture_batches`` of ``picture_batch`` first frames (a fifth of the tokens), then batches of ``batch_size`` films,
+    every ``picture_every``-th of them pictures again. ``empty`` is the share of prompts dropped for guidance,
+    ``clean_first`` the share of films whose first latent frame is given (I2V). ``prediction`` is what the network puts
+    out, see :func:`~unireel.backbones.wan.predict_velocity`. The weights of the auxiliary losses of
+    :class:`~unireel.systems.base.stages.binding.Binding`: ``words``, ``attention`` in blocks ``attention_blocks``,
+    ``drawing`` on the states after block ``drawing_block``, ``masks`` on those after block ``masks_block``.
     """
 
     films: str = "cache/films-48"
@@ -69,14 +67,21 @@ class GeneratorConfig:
     batch_size: int = 40
     picture_batch: int = 128
     picture_batches: int = 0
+    text_batch: int = 256
+    text_batches: int = 0
     picture_every: int = 2
     empty: float = 0.1
     clean_first: float = 0.75
     shift: float = 2.0
     uniform: float = 0.2
     prediction: Literal["velocity", "data"] = "data"
-    alignment: float = 0.05
-    alignment_block: int = 4
+    words: float = 0.05
+    attention: float = 0.1
+    attention_blocks: tuple[int, ...] = (1, 3)
+    drawing: float = 0.1
+    drawing_block: int = 4
+    masks: float = 1.0
+    masks_block: int = 6
     data_seed: int = 3
     start_from: str = ""
 
@@ -92,6 +97,7 @@ class GeneratorStage(Stage):
         build(Path(config.films), CacheConfig(config.film_count, config.size))
         self.films = FilmCache(config.films)
         self.vae = AutoencoderKLCosmos.from_pretrained(config.vae).eval().requires_grad_(False)
+        self.lessons = Lessons(self.films)
         self.latents = latents_of(self.films, self.vae, autoencoder_digest(config.vae), config.used_films)
         self.tokenizer = word_tokenizer(vocabulary())
         if config.start_from:
@@ -111,62 +117,109 @@ class GeneratorStage(Stage):
                 config.text_width,
             )
         transformer.set_attn_processor(MatmulAttention())
-        head = nn.Linear(config.width, CELL_TARGETS + FILM_TARGETS)
+        self._watched = [MatmulAttention(watched=True) for _ in config.attention_blocks]
+        for block, watched in zip(config.attention_blocks, self._watched, strict=True):
+            transformer.blocks[block].attn2.set_processor(watched)
+        embed_times_by_frame(transformer, (self.latents.shape[-1] // config.patch) ** 2)
+        side = config.size // self.latents.shape[-1] * config.patch
+        binding = Binding(config.width, config.text_width, config.size, side)
         self.module = nn.ModuleDict(
-            {"text_encoder": text_encoder, "transformer": transformer, "alignment": head}
+            {
+                "text_encoder": text_encoder,
+                "transformer": transformer,
+                "binding": binding,
+                "uncertainty": Uncertainty(kinds=3),
+            }
         )
-        self._hidden: list[Tensor] = []
-        transformer.blocks[config.alignment_block].register_forward_hook(
-            lambda module, args, output: self._hidden.append(output) if torch.is_grad_enabled() else None
-        )
+        self._frames = latent_frames(self.films.frames.shape[1])
+        self._hidden: dict[int, Tensor] = {}
+        for number in {config.drawing_block, config.masks_block}:
+            transformer.blocks[number].register_forward_hook(partial(self._keep, number))
+
+    def _keep(self, number: int, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if torch.is_grad_enabled():
+            self._hidden[number] = output
 
     def parameter_groups(self) -> list[ParameterRule]:
         """Embeddings and the auxiliary head are not hidden matrices."""
-        return [ParameterRule("text_encoder.shared*", muon=False), ParameterRule("alignment*", muon=False)]
+        return [
+            ParameterRule("text_encoder.shared*", muon=False),
+            ParameterRule("binding*", muon=False),
+            ParameterRule("uncertainty*", lr=5.0, weight_decay=False, muon=False),
+        ]
 
     def compile(self) -> None:
         """Compile the blocks' forward for each shape of batch; the hook on one of them stays outside."""
         for block in self.module["transformer"].blocks:
             block.forward = torch.compile(block.forward, dynamic=False)
 
-    def _is_picture(self, index: int) -> bool:
+    def _kind(self, index: int) -> str:
         own = self.config
-        return index < own.picture_batches or (bool(own.picture_every) and index % own.picture_every == 0)
+        if index < own.text_batches:
+            return "text"
+        index -= own.text_batches
+        picture = index < own.picture_batches or (own.picture_every and index % own.picture_every == 0)
+        return "picture" if picture else "film"
 
     def batch(self, index: int) -> dict[str, Tensor]:
-        """Latents (B, C, T, h, w), token ids and mask (B, L), dense targets, and which films are I2V (B,)."""
+        """Token ids and mask (B, L), what films hold, latents (B, C, T, h, w), which films are I2V (B,).
+
+        Batches of text have no latents, and the states of the first frame only.
+        """
         own = self.config
-        picture = self._is_picture(index)
-        count = own.picture_batch if picture else own.batch_size
-        places = [
-            epoch_order(own.data_seed + picture, len(self.latents), index * count + i) for i in range(count)
-        ]
+        kind = self._kind(index)
+        count = {"text": own.text_batch, "picture": own.picture_batch, "film": own.batch_size}[kind]
+        order = own.data_seed + ("film", "picture", "text").index(kind)
+        places = [epoch_order(order, len(self.latents), index * count + i) for i in range(count)]
         random = np.random.default_rng([own.data_seed, index])
         texts = [prompt_for(self.films.scene(place), int(random.integers(2**31))).text for place in places]
         texts = ["" if random.random() < own.empty else text for text in texts]
         ids, mask = tokenize(self.tokenizer, texts, own.text_length)
-        latents = np.stack(
-            [self.latents[place, :, :1] if picture else self.latents[place] for place in places]
-        )
-        cells, film = zip(*(self._targets(place) for place in places), strict=True)
-        cells = np.stack([each[:1] for each in cells] if picture else cells)
-        return {
-            "latents": torch.from_numpy(latents.astype(np.float32)),
+        frames = self._frames if kind == "film" else self._frames[:1]
+        batch = {
             "ids": ids,
             "mask": mask,
-            "cells": torch.from_numpy(cells).flatten(1, 3).float(),
-            "film": torch.from_numpy(np.stack(film)).float(),
-            "clean": torch.from_numpy(random.random(count) < (0.0 if picture else own.clean_first)),
+            "states": torch.from_numpy(self.lessons.states[places][:, :, frames].astype(np.float32)),
+            "shapes": torch.from_numpy(self.lessons.shapes[places]).long(),
+            "motions": torch.from_numpy(self.lessons.motions[places]),
+            "film": torch.from_numpy(self.lessons.films[places]),
+        }
+        if kind == "text":
+            return batch
+        latents = np.stack([self.latents[place, :, : len(frames)] for place in places])
+        clean = random.random(count) < (own.clean_first if kind == "film" else 0.0)
+        return batch | {
+            "latents": torch.from_numpy(latents.astype(np.float32)),
+            "clean": torch.from_numpy(clean),
         }
 
-    @lru_cache(maxsize=100_000)  # noqa: B019 - lives as long as the training
-    def _targets(self, place: int) -> tuple[np.ndarray, np.ndarray]:
-        scene = self.films.scene(place)
-        cells = self.latents.shape[-1] // self.config.patch
-        return cell_targets(scene, latent_groups(scene.frames), cells), film_targets(scene)
-
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Mean squared error over latent frames that are not given, plus the auxiliary loss."""
+        """Mean squared error over latent frames that are not given, plus the auxiliary losses."""
+        own, binding = self.config, self.module["binding"]
+        text = encode_text(self.module["text_encoder"], batch["ids"], batch["mask"])
+        named = binding.named(batch)
+        words, nouns = binding.words(text, named, batch)
+        logs: dict[str, Tensor | float] = {"words": words.detach(), "nouns": nouns}
+        if "latents" not in batch:
+            return words, logs
+        flow, error = self.flow(batch, text)
+        owner = binding.owner(batch)
+        seen = [binding.attention(each.seen, named, owner) for each in self._watched]
+        drawing, shares = binding.drawing(self._hidden[own.drawing_block], owner, batch)
+        masks = binding.masks(self._hidden[own.masks_block], owner, batch)
+        self._hidden.clear()
+        attention = torch.stack(seen).mean()
+        auxiliary = own.words * words + own.attention * attention + own.drawing * drawing + own.masks * masks
+        logs |= shares | {"attention": attention.detach(), "masks": masks.detach()}
+        logs["picture_error" if owner.shape[1] == 1 else "film_error"] = error
+        return flow + auxiliary, logs
+
+    def flow(self, batch: Any, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of what the network puts out at random times, over latent frames that are not given.
+
+        Returns:
+            The squared error weighed by what is expected at its time, and plain; means over the batch.
+        """
         own = self.config
         data, clean = batch["latents"], batch["clean"]
         time = sample_times(len(data), own.shift, own.uniform, data.device)
@@ -174,33 +227,16 @@ class GeneratorStage(Stage):
         per_frame = time[:, None].repeat(1, data.shape[2])
         per_frame[:, 0] = torch.where(clean, torch.zeros_like(time), time)
         state = interpolate(data, noise, per_frame[:, None, :, None, None])
+        film = data.shape[2] > 1
         tokens = data.shape[3] * data.shape[4] // own.patch**2
-        text = encode_text(self.module["text_encoder"], batch["ids"], batch["mask"])
-        times = token_times(time, clean, data.shape[2], tokens)
-        self._hidden.clear()
+        times = token_times(time, clean, data.shape[2], tokens) if film else 1000 * time
         output = predict(self.module["transformer"], state, times, text).float()
-        if own.prediction == "velocity":
-            error, weight = output - velocity(data, noise), torch.ones_like(per_frame)
-        else:
-            error, weight = output - data, per_frame.clamp_min(LEAST_TIME).pow(-2).clamp_max(MOST_WEIGHT)
+        truth = data if own.prediction == "data" else velocity(data, noise)
         wanted = torch.ones_like(per_frame)
         wanted[:, 0] = (~clean).float()
-        flow = (error.square().mean(dim=(1, 3, 4)) * weight * wanted).sum() / wanted.sum()
-        logs: dict[str, Tensor | float] = {
-            "film_flow" if data.shape[2] > 1 else "picture_flow": flow.detach()
-        }
-        if not own.alignment:
-            return flow, logs
-        logits = self.module["alignment"](self._hidden.pop()).float()
-        cells = F.binary_cross_entropy_with_logits(
-            logits[..., :CELL_TARGETS], batch["cells"], reduction="none"
-        )
-        film = F.binary_cross_entropy_with_logits(
-            logits[..., CELL_TARGETS:].mean(1), batch["film"], reduction="none"
-        )
-        aligned = cells.sum(-1).mean() + film.sum(-1).mean()
-        logs["align_film" if data.shape[2] > 1 else "align_picture"] = aligned.detach()
-        return flow + own.alignment * aligned, logs
+        error = ((output - truth).square().mean(dim=(1, 3, 4)) * wanted).sum(1) / wanted.sum(1)
+        kind = clean.long() + film
+        return self.module["uncertainty"](error, time, kind).mean(), error.mean().detach()
 
     def samples(self) -> dict[str, np.ndarray]:
         """Six films of test prompts from fixed noise, in two stages, beside six from given first frames.

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen2VLForConditionalGeneration
 
 from unireel.backbones.vlm import film_attention, layout_of
-from unireel.data.sights import SIGHT_TARGETS, begun, place_objects, sight_loss, words_seen
+from unireel.data.sights import SIGHT_TARGETS, begun, place_centres, place_objects, sight_loss, words_seen
 from unireel.data.subjects import ANY_TIME, END, MOST_NAMES, START
 from unireel.data.targets import FILM_TARGETS, MOTION_TARGETS
 from unireel.world.scene import BACKGROUNDS, CAMERAS, MAX_OBJECTS
@@ -67,8 +66,8 @@ class Grounding(nn.Module):
         layout = layout_of(vlm)
         self.side = layout.side
         self._ids = words
-        self.register_buffer("_patches_at", centres(size, layout.patch, layout.merge), persistent=False)
-        self.register_buffer("_tokens_at", centres(size, layout.side, 1), persistent=False)
+        self.register_buffer("_patches_at", place_centres(size, layout.patch, layout.merge), persistent=False)
+        self.register_buffer("_tokens_at", place_centres(size, layout.side), persistent=False)
 
     def sight(
         self, tokens: Tensor, patches: Tensor, learnt: Tensor, embeddings: Tensor, batch: Any
@@ -207,13 +206,6 @@ class Grounding(nn.Module):
         said = said.unflatten(-1, (MOST_NAMES, 3))[torch.arange(len(row)), number]
         error = F.smooth_l1_loss(said, torch.cat([where, soon[:, None]], dim=1), reduction="none", beta=0.2)
         return (error * weight).sum() / weight.sum().clamp(min=1)
-
-
-def centres(size: int, side: int, merge: int) -> Tensor:
-    """Centres (n, 2), x and y in pixels, of squares of ``side`` pixels in the ViT's order: blocks of merge x merge."""
-    grid = np.arange(size // side).reshape(-1, merge)
-    order = np.stack(np.broadcast_arrays(grid[None, :, None, :], grid[:, None, :, None]), axis=-1)
-    return torch.from_numpy(side * order.reshape(-1, 2) + (side - 1) / 2).float()
 
 
 def _normal(hidden: Tensor) -> Tensor:

@@ -68,8 +68,12 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
     name = str(path)
     # Absolute, so that no part of the name can be taken for a protocol.
     options = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
+    if limits.decoders is not None:
+        options["codec_whitelist"] = ",".join(limits.decoders)
     try:
-        container = av.open(os.path.abspath(path), "r", options=options, metadata_errors="replace")
+        container = av.open(
+            os.path.abspath(path), "r", format=limits.container, options=options, metadata_errors="replace"
+        )
     except av.error.FFmpegError as error:
         raise UserError(
             f"{name}: not a video that can be read (mp4, webm, gif, mkv, mov, avi and others are)"
@@ -81,6 +85,7 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
         context = film.codec_context
         if context is None:
             raise UserError(f"{name}: no decoder for the kind of video in it")
+        limits.check_decoder(name, context.codec.name)
         limits.check_picture(name, context.height, context.width)
         # The decoder itself refuses a picture that grows later; twice, as it counts its blocks' padding.
         context.options = {"max_pixels": str(2 * limits.max_pixels + 2**16)}

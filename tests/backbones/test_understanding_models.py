@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from unireel.backbones.bagel import BagelModel
-from unireel.backbones.decoding import film_features, greedy
+from unireel.backbones.decoding import decode, film_features
 from unireel.backbones.images import ImageRule, cut, to_pixels
 from unireel.backbones.packing import TextSegment, VaeSegment, VitSegment, pack
 from unireel.backbones.text import word_tokenizer
@@ -163,7 +163,7 @@ def test_pocket_answers_as_the_base_system_does(pocket):
     features = film_features(pocket.model, patches, grid)
     start = torch.tensor([question_turn(pocket.tokenizer, question, None).ids])
     marks = pocket.tokenizer.bos_token_id, pocket.tokenizer.eos_token_id
-    expected = greedy(pocket.model, features, grid[0], start, *marks, 5)[0]
+    expected = decode(pocket.model, features, grid[0], start, *marks, 5)[0]
     assert list(said.ids) == expected.ids
     assert said.probabilities == pytest.approx(expected.probabilities, rel=1e-4)
     told = pocket.chat([Request(question, FILM, "a red star jumps twice.")], max_new_tokens=5)[0]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unireel.backbones.decoding import film_features, greedy
+from unireel.backbones.decoding import decode, film_features
 from unireel.backbones.text import word_tokenizer
 from unireel.backbones.vlm import (
     PatchLayout,
@@ -146,7 +146,7 @@ def test_decoding_with_a_cache_is_decoding_without(model):
     patches, grid = visual_patches(FRAMES)
     features = film_features(vlm, patches, grid)
     start = question_turn(tokenizer, "what colour is the star?", None)
-    said = greedy(
+    said = decode(
         vlm,
         features,
         grid[0],

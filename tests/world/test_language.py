@@ -7,7 +7,15 @@ import pytest
 
 from unireel.world.edits import edit_for
 from unireel.world.facts import holds_in
-from unireel.world.language import caption_for, prompt_for, questions_for, unknown_words, vocabulary, words
+from unireel.world.language import (
+    caption_for,
+    prompt_for,
+    questions_for,
+    repeated_names,
+    unknown_words,
+    vocabulary,
+    words,
+)
 from unireel.world.needles import needle_questions
 from unireel.world.sampling import CATEGORIES, MIXTURE, sample_scene
 from unireel.world.scene import COLOURS, Camera, Event, Object, Scene
@@ -156,3 +164,33 @@ def test_grayscale_films_never_mention_colours_of_objects():
         texts = [prompt_for(scene, 0).text, caption_for(scene, 0)]
         texts += [text for each in questions_for(scene, 0) for text in (each.text, each.answer)]
         assert not set(COLOURS) & {word for text in texts for word in words(text)}
+
+
+def test_captions_never_say_what_would_repeat_a_name():
+    for index in range(150):
+        said = words(caption_for(sample_scene(3, index, size=48), index))
+        for place, word in enumerate(said):
+            assert word not in repeated_names(said[:place]), " ".join(said[: place + 1])
+
+
+@pytest.mark.parametrize(
+    ("said", "next_word"),
+    [
+        ("there are two objects. a small red star jumps once, a small red", "star"),
+        ("there are two objects. a small red star jumps once, two large red", "stars"),
+        ("there are two objects. a small star jumps once, a large", "star"),
+        (
+            "a small red star stays still, a large blue star stays still. at the start the red star is above the red",
+            "star",
+        ),
+    ],
+)
+def test_a_name_said_twice_is_a_repetition(said, next_word):
+    assert next_word in repeated_names(words(said))
+    assert "ring" not in repeated_names(words(said))
+
+
+def test_relations_may_name_who_was_introduced():
+    said = words("a small red star stays still, a large blue star stays still. at the start the red")
+    assert repeated_names(said) == set()
+    assert "star" not in repeated_names([*said, "star", "is", "above", "the", "blue"])

@@ -5,23 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
-from unireel.backbones.decoding import Said, film_features, greedy
+from unireel.backbones.decoding import Said, decode, film_features
 from unireel.backbones.vlm import Turn, caption_turn, layout_of, question_turn, visual_patches
 from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.media.sampling import frames_on_display, sample_times
 from unireel.world.checker import observe
-from unireel.world.language import unknown_words
+from unireel.world.language import repeated_names, unknown_words
 from unireel.world.scene import CLIP_FRAMES, FPS
 
 ANSWER_TOKENS, CAPTION_TOKENS = 8, 128
 """Longest answer and caption, in words and marks."""
+
+CAPTION_BEAMS = 4
+"""Continuations of a caption that are kept: the likeliest next word can lead to something unlikely."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +105,24 @@ class Answerer:
         for _, question in pairs:
             check_words("question", question)
         turns = [question_turn(self.tokenizer, question, None) for _, question in pairs]
-        return self._say([clip for clip, _ in pairs], turns, ANSWER_TOKENS, batch, judge, math.prod)
+        search = partial(decode, most=ANSWER_TOKENS)
+        return self._say([clip for clip, _ in pairs], turns, search, batch, judge, math.prod)
 
     def caption(self, clips: Sequence[Clip], batch: int, judge: bool = True) -> list[Answer]:
-        """Describe each film."""
+        """Describe each film: the likeliest caption that names no object twice, found by a beam search."""
         turns = [caption_turn(self.tokenizer, None)] * len(clips)
-        return self._say(clips, turns, CAPTION_TOKENS, batch, judge, _per_token)
+        search = partial(decode, most=CAPTION_TOKENS, beams=CAPTION_BEAMS, forbidden=self._repeated)
+        return self._say(clips, turns, search, batch, judge, _per_token)
+
+    def _repeated(self, said: list[int]) -> list[int]:
+        words = repeated_names(self.tokenizer.convert_ids_to_tokens(said))  # type: ignore[arg-type]
+        return self.tokenizer.convert_tokens_to_ids(sorted(words))  # type: ignore[return-value]
 
     def _say(
         self,
         clips: Sequence[Clip],
         turns: list[Turn],
-        most: int,
+        search: Callable[..., list[Said]],
         batch: int,
         judge: bool,
         confidence: Callable[[list[float]], float],
@@ -124,19 +134,21 @@ class Answerer:
         for _, same in groupby(by_length, key=lambda i: len(turns[i].ids)):
             equal = list(same)
             for rows in (equal[start : start + batch] for start in range(0, len(equal), batch)):
-                spoken = self._batch([films[i] for i in rows], [turns[i] for i in rows], most)
+                spoken = self._batch([films[i] for i in rows], [turns[i] for i in rows], search)
                 for i, said in zip(rows, spoken, strict=True):
                     film, sure = films[i], confidence(said.probabilities)
                     answers[i] = Answer(self._text(said), sure, film.reliable, film.note, film.evidence)
         return [answers[i] for i in range(len(clips))]
 
-    def _batch(self, films: list[Prepared], turns: list[Turn], most: int) -> list[Said]:
+    def _batch(
+        self, films: list[Prepared], turns: list[Turn], search: Callable[..., list[Said]]
+    ) -> list[Said]:
         device = self.vlm.device
         patches, grid = visual_patches(np.stack([film.frames for film in films]), layout_of(self.vlm))
         features = film_features(self.vlm, patches.to(device, self.vlm.dtype), grid.to(device))
         starts = torch.tensor([turn.ids for turn in turns], device=device)
         marks = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        return greedy(self.vlm, features, grid[0], starts, *marks, most)  # type: ignore[arg-type]
+        return search(self.vlm, features, grid[0], starts, *marks)
 
     def _text(self, said: Said) -> str:
         words = self.tokenizer.convert_ids_to_tokens(said.ids)

@@ -1,6 +1,12 @@
 """The World's language: prompts, captions and questions from scenes, and facts back from text."""
 
-from unireel.world.language.captions import CaptionScore, caption_facts, caption_for, caption_score
+from unireel.world.language.captions import (
+    CaptionScore,
+    caption_facts,
+    caption_for,
+    caption_score,
+    repeated_names,
+)
 from unireel.world.language.instructions import parse_instruction
 from unireel.world.language.parser import Reading, parse, read
 from unireel.world.language.prompts import Prompt, prompt_for
@@ -32,6 +38,7 @@ __all__ = [
     "prompt_for",
     "questions_for",
     "read",
+    "repeated_names",
     "sample_question",
     "unknown_words",
     "vocabulary",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
+from typing import NamedTuple
 
 from unireel.world.facts import Fact, Referent, holds_in
 from unireel.world.language.order import caption_order, in_sequence, relation_at
-from unireel.world.language.parser import parse
+from unireel.world.language.parser import NOUNS, parse
 from unireel.world.language.phrases import (
     NUMBERS,
     WHEN,
@@ -20,7 +22,7 @@ from unireel.world.language.phrases import (
     said_of,
     scene_random,
 )
-from unireel.world.scene import Scene
+from unireel.world.scene import COLOURS, SIZES, Scene
 
 MAX_CAPTION_WORDS = 80
 
@@ -103,6 +105,50 @@ def caption_score(text: str, scene: Scene) -> CaptionScore:
     complete = set(caption_facts(scene))
     true = sum(holds_in(scene, each) for each in stated)
     return CaptionScore(len(stated), true, len(complete), len(stated & complete))
+
+
+def repeated_names(said: Sequence[str]) -> set[str]:
+    """The words that may not come next in a caption, because they would name an object twice.
+
+    A caption introduces each object once (alike ones together, with their number), and says of no object how it lies
+    to itself.
+
+    Args:
+        said: words of the caption so far.
+    """
+    colour = said[-1] if said and said[-1] in COLOURS else None
+    before = said[: len(said) - (colour is not None)]
+    if before and before[-1] in SIZES:
+        named = [each for each in _names(said) if each.before in SIZES]
+    elif before and before[-1] == "the" and "is" in _last_sentence(said):
+        named = _names(_last_sentence(said))
+    else:
+        return set()
+    shapes = {each.shape for each in named if each.colour == colour}
+    return {form for form, shape in NOUNS.items() if shape in shapes}
+
+
+class _Name(NamedTuple):
+    before: str | None
+    colour: str | None
+    shape: str | None
+
+
+def _names(said: Sequence[str]) -> list[_Name]:
+    """The shapes that are named in ``said``, each with its colour and the word before."""
+    found = []
+    for place, word in enumerate(said):
+        if NOUNS.get(word):
+            coloured = place > 0 and said[place - 1] in COLOURS
+            first = place - 1 - coloured
+            colour = said[place - 1] if coloured else None
+            found.append(_Name(said[first] if first >= 0 else None, colour, NOUNS[word]))
+    return found
+
+
+def _last_sentence(said: Sequence[str]) -> Sequence[str]:
+    ends = [place + 1 for place, word in enumerate(said) if word == "."]
+    return said[ends[-1] :] if ends else said
 
 
 def _count(number: int, way: int) -> str:

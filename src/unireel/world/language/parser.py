@@ -27,12 +27,14 @@ MOTIONS = {
 }
 """Motions by everything that says them."""
 
-_NOUNS = {
+NOUNS = {
     **{each: each for each in SHAPES},
     **{plural(each): each for each in SHAPES},
     "object": None,
     "objects": None,
 }
+"""The shape that each noun means; None for any."""
+
 _DETERMINERS = {"a": 1, "an": 1, "the": 0, **{word: number for number, word in enumerate(NUMBERS) if number}}
 _RELATIONS = {phrase: name for name, ways in RELATION_PHRASES.items() for phrase in ways}
 _CAMERAS = {f"{name} {each}": each for name in CAMERA_NAMES for each in CAMERAS[1:]} | {
@@ -192,7 +194,7 @@ def read_noun(text: str) -> Noun | None:
     attributes: list[str | None] = []
     for accepted in (SIZES, COLOURS):
         attributes.append(rest.pop(0) if rest and rest[0] in accepted else None)
-    if not rest or rest[0] not in _NOUNS:
+    if not rest or rest[0] not in NOUNS:
         return None
-    referent = Referent(_NOUNS[rest[0]], attributes[1])
+    referent = Referent(NOUNS[rest[0]], attributes[1])
     return Noun(1 if number is None else number, referent, attributes[0], " ".join(rest[1:]))

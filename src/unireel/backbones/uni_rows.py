@@ -38,7 +38,7 @@ class Words:
         there: (B, L) bool, False for padding.
         given: (B, L) bool, words that are clean and stay.
         places: (1 or B, L) int64, where in the text each word stands; None: 0, 1, ...
-        before: what one evaluation ago was predicted of the data, (B, L, d); None: nothing.
+        before: what one evaluation ago was predicted of the data, (B, L, d), 0 for given words; None: nothing.
     """
 
     state: Tensor

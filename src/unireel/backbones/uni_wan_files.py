@@ -64,7 +64,8 @@ def with_text(
     sizes = {name: value for name, value in video.config.items() if name in accepted}
     with torch.device(video.device):
         model = UniWanTransformer(text_vocabulary=text_vocabulary, **(sizes | settings))
-    model.to(video.dtype)
+    if video.dtype != torch.float32:
+        model.to(video.dtype)
     if video.device.type == "meta":
         return model
     model.load_state_dict(video.state_dict(), strict=False)

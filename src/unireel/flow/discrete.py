@@ -69,8 +69,8 @@ class DiscreteFlow(TextFlow):
     def loss(self, output: Tensor, ids: Tensor, state: Tensor, time: Tensor) -> Tensor:
         """Cross-entropy.
 
-        Masked: of unknown words, weighing 1 / t, which makes the mean over times a bound on the likelihood, tight for an
-        exact network. Else of every word alike, which an exact network minimises at every time.
+        Masked: of unknown words, weighing 1 / t, which makes the mean over times a bound on the likelihood, tight
+        for an exact network. Else of every word alike, which an exact network minimises at every time.
         """
         errors = F.cross_entropy(output.float().transpose(1, 2), ids, reduction="none")
         if self.uniform:
@@ -107,9 +107,9 @@ class DiscreteFlow(TextFlow):
     ) -> Tensor:
         """A draw from :meth:`transition`.
 
-        With ``churn`` c > 0 the step goes on to (1 - c) ``then`` and comes back by forgetting, so that words that were
-        chosen before the others were known can change; with small steps the law is the same. 1 draws every word anew, as
-        Uni-ViGU's joint sampler does (there, with another probability than the time that the network is told).
+        With ``churn`` c > 0 the step goes on to (1 - c) ``then`` and comes back by forgetting, so that words that
+        were chosen before the others were known can change; with small steps the law is the same. 1 draws every
+        word anew, as Uni-ViGU's joint sampler does (there, with another probability than the network is told).
         """
         lower = (1 - churn) * then
         words = self.probabilities(output, state)

@@ -1,0 +1,1 @@
+"""Uni-ViGU: a video generator that learns to speak (arXiv 2604.08121)."""

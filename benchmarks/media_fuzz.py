@@ -6,6 +6,7 @@ the World; each broken one is made from them by a seeded generator, so that a fa
 
 import argparse
 import io
+import os
 import tempfile
 import time
 from collections import Counter
@@ -54,6 +55,7 @@ class Tally:
 
 def sound_files() -> list[bytes]:
     """One small clip as mp4 (H.264, H.265, AV1), webm (VP8, VP9), mkv, gif, PNG, JPEG and WebP."""
+    os.environ.setdefault("SVT_LOG", "1")  # errors only
     clip = render(sample_scene(seed=0, index=0))
     files = []
     with tempfile.TemporaryDirectory() as folder:

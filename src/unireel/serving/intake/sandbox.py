@@ -27,6 +27,7 @@ from unireel.errors import UserError
 from unireel.media.limits import AboveLimit
 from unireel.media.limits import Limits as MediaLimits
 from unireel.media.stills import read_still
+from unireel.media.timeline import MAX_RATE
 from unireel.serving.intake.containers import CONTAINERS, DECODERS
 from unireel.serving.intake.walls import forbid_files, leave_network, limit_resources
 from unireel.serving.intake.wire import FRAMES, Answer, Ending, Request
@@ -164,7 +165,10 @@ def decode(request: Request, path: str) -> Clip:
     if demuxer is None:
         clip = Clip(read_still(Path(path), limits)[None], STILL_FPS)
         return clip.resized(*size) if size else clip
-    return Clip.load(path, num_frames=request.num_frames or None, size=size, limits=limits, on_damage="error")
+    clip = Clip.load(path, num_frames=request.num_frames or None, size=size, limits=limits, on_damage="error")
+    if clip.fps > MAX_RATE:
+        raise UserError(f"{clip.fps:g} frames a second: not a true film")
+    return clip
 
 
 if __name__ == "__main__":

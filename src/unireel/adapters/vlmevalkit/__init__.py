@@ -1,0 +1,1 @@
+"""Unireel models in VLMEvalKit, which has no plug-ins; see :mod:`unireel.adapters.vlmevalkit.__main__`."""

@@ -26,8 +26,10 @@ class AutoencoderConfig:
     """What the autoencoder is and what it sees.
 
     ``crop`` is the side of the square crops in pixels (0: whole films), ``frames`` their length; ``noise`` the standard
-    deviation of the noise on latents, whose own root mean square is held near 1 by ``penalty``; ``foreground`` the
-    extra weight of pixels that are not background, ``change`` that of pixels that change within a block of four frames.
+    deviation of the noise on latents, whose own root mean square is held near 1 by ``penalty``; ``most_noise``, in the
+    latents' own standard deviations, more noise of a strength that differs from film to film, so that a decoder mends
+    what generators get slightly wrong (arXiv 2510.11690); ``foreground`` the extra weight of pixels that are not
+    background, ``change`` that of pixels that change within a block of four frames.
     ``decoder_only`` keeps the encoder, and with it the latent space, of ``start_from``.
     """
 
@@ -40,6 +42,7 @@ class AutoencoderConfig:
     latent_channels: int = 16
     layers: int = 1
     noise: float = 0.05
+    most_noise: float = 0.0
     penalty: float = 1e-3
     foreground: float = 3.0
     change: float = 5.0
@@ -87,7 +90,7 @@ class AutoencoderStage(Stage):
         """Weighted smooth L1 on pixels plus a small pull of the latents towards unit scale."""
         pixels, weight = batch["pixels"], batch["weight"]
         latents = self.module.encode(pixels).latent_dist.mode()
-        noisy = latents + self.config.noise * torch.randn_like(latents)
+        noisy = latents + self._noise(latents) * torch.randn_like(latents)
         output = self.module.decode(noisy).sample
         error = F.smooth_l1_loss(output, pixels, beta=0.1, reduction="none")
         reconstruction = (error * weight).sum() / (3 * weight.sum())
@@ -95,6 +98,15 @@ class AutoencoderStage(Stage):
         loss = reconstruction + self.config.penalty * (scale - 1).clamp_min(0)
         mse = F.mse_loss(output.detach(), pixels)
         return loss, {"psnr": 10 * torch.log10(4 / mse), "latent_rms": scale.detach().sqrt()}
+
+    def _noise(self, latents: Tensor) -> Tensor | float:
+        """Standard deviation of the noise on ``latents``: the same for all, or (B, C, 1, 1, 1)."""
+        own = self.config
+        if not own.most_noise:
+            return own.noise
+        each = latents.detach().std(dim=(0, 2, 3, 4), keepdim=True)
+        share = torch.rand(len(latents), 1, 1, 1, 1, device=latents.device)
+        return own.noise + own.most_noise * share * each
 
     @torch.no_grad()
     def _reconstruct(self, frames: np.ndarray) -> tuple[np.ndarray, Tensor]:

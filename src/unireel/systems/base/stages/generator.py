@@ -59,7 +59,7 @@ class GeneratorConfig:
     width: int = 128
     layers: int = 8
     heads: int = 2
-    ffn: int = 384
+    ffn: int = 768
     text_width: int = 128
     text_layers: int = 2
     text_length: int = 50

@@ -1,14 +1,55 @@
 """An engine on a real, tiny, untrained model: what a server does does not depend on what the model knows."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from unireel.serving.app import create_app
 from unireel.serving.engine import Engine
 from unireel.serving.model import ServedModel
+from unireel.serving.server import Server, listen
+from unireel.serving.settings import Settings
 from unireel.serving.store import JobStore
+
+PATIENCE = 120.0
+"""Seconds after which a test is broken rather than slow."""
+
+
+class Watched(ServedModel):
+    """The model, whose steps a test can watch and hold."""
+
+    def __init__(self, served: ServedModel) -> None:
+        super().__init__(served.pipeline, served.name, served.folder)
+        self.batches: list[list[str]] = []
+        self.held = threading.Event()
+        self.go = threading.Event()
+        self.hold_at: int | None = None
+        self.fail_on: str | None = None
+
+    def hold(self, step: int) -> None:
+        """Stop at ``step`` until :attr:`go` is set; :attr:`held` says that it has."""
+        self.hold_at = step
+        self.held.clear()
+        self.go.clear()
+
+    def films(self, jobs, progress):
+        self.batches.append([job.id for job in jobs])
+        if self.fail_on in [job.request.prompt for job in jobs]:
+            raise RuntimeError("a secret of this machine")
+
+        def step(done: int, total: int) -> None:
+            if done == self.hold_at:
+                self.hold_at = None
+                self.held.set()
+                assert self.go.wait(PATIENCE)
+            progress(done, total)
+
+        return super().films(jobs, step)
 
 
 @pytest.fixture(scope="session")
@@ -18,15 +59,53 @@ def served(untrained: Path) -> ServedModel:
 
 
 @pytest.fixture
+def watched(served: ServedModel) -> Watched:
+    return Watched(served)
+
+
+@pytest.fixture
 def engine_on(served: ServedModel, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     """``engine_on(**options)`` makes an engine (not started) on ``tmp_path / "jobs"``; all are stopped at the end."""
     engines: list[Engine] = []
 
     def make(model: ServedModel = served, folder: Path = tmp_path / "jobs", **options: Any) -> Engine:
         limits = {name: options.pop(name) for name in ("max_queued", "quota") if name in options}
-        engines.append(Engine(JobStore(folder, **limits), lambda: model, **options))
+        load = options.pop("load", lambda: model)
+        engines.append(Engine(JobStore(folder, **limits), load, **options))
         return engines[-1]
 
     yield make
     for engine in engines:
         engine.stop(0.0)
+
+
+@pytest.fixture
+def api_on(engine_on: Callable[..., Engine]) -> Iterator[Callable[..., httpx.Client]]:
+    """``api_on(settings, **options of engine_on)`` serves on the loopback; returns a client whose ``engine`` it is."""
+    running: list[tuple[Server, threading.Thread, httpx.Client]] = []
+
+    def serve(settings: Settings | None = None, wait: bool = True, **options: Any) -> httpx.Client:
+        settings = settings or Settings()
+        engine = engine_on(**options)
+        listening = listen("127.0.0.1", 0)
+        port = listening.getsockname()[1]
+        server = Server(
+            create_app(engine, settings, grace=1.0), engine, settings, "127.0.0.1", port, grace=1.0
+        )
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
+        client.engine, client.server = engine, server  # type: ignore[attr-defined]
+        running.append((server, thread, client))
+        end = time.monotonic() + PATIENCE
+        while not server.started or (wait and engine.state != "ready"):
+            assert time.monotonic() < end and thread.is_alive()
+            time.sleep(0.01)
+        return client
+
+    yield serve
+    for server, thread, client in running:
+        client.close()
+        server.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive()

@@ -1,5 +1,8 @@
 """The thread that owns the model: films as they are without a server, batches, progress, cancelling, stopping."""
 
+# What a test asserts about a job implies that there is one.
+# pyright: reportOptionalMemberAccess=false
+
 import threading
 import time
 from collections.abc import Callable
@@ -19,43 +22,6 @@ STAR = FilmRequest("a red star jumps twice", seed=3, frames=5, steps=2)
 RING = replace(STAR, prompt="a blue ring", seed=4)
 PATIENCE = 120.0
 """Seconds after which a test is broken rather than slow."""
-
-
-class Watched(ServedModel):
-    """The model, whose steps a test can watch and hold."""
-
-    def __init__(self, served: ServedModel) -> None:
-        super().__init__(served.pipeline, served.name, served.folder)
-        self.batches: list[list[str]] = []
-        self.held = threading.Event()
-        self.go = threading.Event()
-        self.hold_at: int | None = None
-        self.fail_on: str | None = None
-
-    def hold(self, step: int) -> None:
-        """Stop at ``step`` until :attr:`go` is set; :attr:`held` says that it has."""
-        self.hold_at = step
-        self.held.clear()
-        self.go.clear()
-
-    def films(self, jobs, progress):
-        self.batches.append([job.id for job in jobs])
-        if self.fail_on in [job.request.prompt for job in jobs]:
-            raise RuntimeError("a secret of this machine")
-
-        def step(done: int, total: int) -> None:
-            if done == self.hold_at:
-                self.hold_at = None
-                self.held.set()
-                assert self.go.wait(PATIENCE)
-            progress(done, total)
-
-        return super().films(jobs, step)
-
-
-@pytest.fixture
-def watched(served: ServedModel) -> Watched:
-    return Watched(served)
 
 
 def started(engine: Engine) -> Engine:
@@ -245,7 +211,7 @@ def test_stopped_and_started_again(engine_on, watched, served):
         with pytest.raises(ApiError, match="shutting down"):
             each.result(0)
 
-    again = Watched(served)
+    again = type(watched)(served)
     engine = started(engine_on(again))
     until(lambda: engine.store.count("completed") == 3)
     assert again.batches == [*watched.batches, [jobs[2].id]]

@@ -1,5 +1,8 @@
 """Jobs on disk: order, bounds, groups, deletion, expiry, and every moment at which a process can die."""
 
+# What a test asserts about a job implies that there is one.
+# pyright: reportOptionalMemberAccess=false
+
 import os
 import signal
 import sqlite3
@@ -243,7 +246,7 @@ def test_pages(store):
 
 
 def test_one_owner(store):
-    code = "import sys; from pathlib import Path; from unireel.serving.store import JobStore; JobStore(Path(sys.argv[1]))"
+    code = "import pathlib, sys, unireel.serving.store as s; s.JobStore(pathlib.Path(sys.argv[1]))"
     run = subprocess.run([sys.executable, "-c", code, str(store.folder)], capture_output=True, text=True)
     assert run.returncode == 1 and "another server uses" in run.stderr
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from unireel.clip import Clip
@@ -240,6 +241,13 @@ class Engine:
         self._wake.set()
         return question.future
 
+    def measure(self) -> None:
+        """Bring the gauges of :attr:`metrics` up to date."""
+        self.metrics.queued.set(self.store.count("queued"))
+        self.metrics.running.set(len(self._running))
+        self.metrics.questions.set(len(self._questions))
+        self.metrics.stored.set(self.store.stored_bytes())
+
     # ---------------------------------------------------------------- the worker
 
     def _work(self) -> None:
@@ -286,6 +294,8 @@ class Engine:
             self._running.update({job.id: 0.0 for job in wanted})
         start = time.monotonic()
         try:
+            if wanted[0].request.model not in ("", model.name):
+                self._refuse(wanted, "model_not_found")
             self._make_together(model, jobs)
         except _Stop:
             if self._abort.is_set():
@@ -302,6 +312,13 @@ class Engine:
         self.metrics.films.observe(seconds)
         self.metrics.batch.observe(len(jobs))
         self._seconds_per_job += 0.2 * (seconds / len(jobs) - self._seconds_per_job)
+
+    def _refuse(self, jobs: Sequence[Job], code: str) -> None:
+        """Fail jobs that a server with another model took in."""
+        for job in jobs:
+            self.store.fail(job, code)
+            self._running.pop(job.id, None)
+            self._resolve(job.id, ApiError(code))
 
     def _make_together(self, model: ServedModel, jobs: Sequence[Job]) -> None:
         """Make jobs by one call; if that fails, each by its own, so that one cannot spoil the others."""
@@ -339,19 +356,17 @@ class Engine:
         """Keep a film, or the failure if there is none; hand it to those who wait."""
         if job.id not in self._running:
             return
-        if clip is not None and job.transient:
-            self.store.delete(job.id)
-        elif clip is not None:
-            try:
-                kept = self.store.complete(job, lambda folder: write_content(folder, clip, job.request.scale))
-            except (OSError, UserError):
-                logger.exception("the film of job %s cannot be written", job.id)
-                clip = None
-            else:
-                if not kept:
-                    return
-        if clip is None:
+        try:
+            if clip is None:
+                self.store.fail(job, "generation_failed")
+            elif job.transient:
+                self.store.delete(job.id)
+            elif not self.store.complete(job, partial(write_content, clip=clip, scale=job.request.scale)):
+                return
+        except (OSError, UserError):
+            logger.exception("the film of job %s cannot be written", job.id)
             self.store.fail(job, "generation_failed")
+            clip = None
         self.metrics.jobs.labels("completed" if clip is not None else "failed").inc()
         self._resolve(job.id, clip if clip is not None else ApiError("generation_failed"))
 
@@ -384,9 +399,9 @@ class Engine:
             return
         try:
             outcomes = answer()
-        except Exception as error:
+        except Exception:
             logger.exception("%d questions failed", len(questions))
-            outcomes = [error] * len(questions)
+            outcomes = [ApiError("generation_failed")] * len(questions)
         for question, outcome in zip(questions, outcomes, strict=True):
             self.metrics.answers.observe(time.monotonic() - question.asked_at)
             if isinstance(outcome, Exception):

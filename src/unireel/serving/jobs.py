@@ -33,6 +33,8 @@ class FilmRequest:
         guidance: scale of classifier-free guidance; None for the model's.
         scale: whole-number enlargement of the pixels when the film is written.
         edit: whether ``source`` is a film to change; else, if there is one, it is a first frame.
+        model: name of the model that is to make it; "" for whichever is served.
+        height, width, fps: of the file, for clients who ask about the job; they decide nothing.
     """
 
     prompt: str
@@ -42,6 +44,10 @@ class FilmRequest:
     guidance: float | None = None
     scale: int = 1
     edit: bool = False
+    model: str = ""
+    height: int = 0
+    width: int = 0
+    fps: float = 0.0
 
     def to_json(self) -> str:
         """One line, the same for equal requests."""
@@ -91,7 +97,9 @@ class Job:
 
     def goes_with(self, other: Job) -> bool:
         """Whether one call of the model can make both."""
-        mine, its = (replace(job.request, prompt="", seed=0, scale=1) for job in (self, other))
+        mine, its = (
+            replace(job.request, prompt="", seed=0, scale=1, height=0, width=0) for job in (self, other)
+        )
         return not mine.edit and mine == its and (self.source is None) == (other.source is None)
 
 

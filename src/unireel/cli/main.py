@@ -32,6 +32,7 @@ COMMANDS = {
     "generate": Command("unireel.cli.generate", "make a film (or a picture) from words"),
     "ask": Command("unireel.cli.ask", "answer a question about a film"),
     "caption": Command("unireel.cli.caption", "describe a film"),
+    "serve": Command("unireel.cli.serve", "serve a model over HTTP"),
     "demo": Command("unireel.cli.demo", "a tour on the model that ships in the box; writes demo/index.html"),
     "world": Command("unireel.cli.world", "look at the World that the pocket models are trained on"),
     "train": Command("unireel.cli.train", "train a model from a recipe"),

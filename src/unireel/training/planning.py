@@ -31,6 +31,7 @@ def plan(recipe: Recipe) -> str:
         where = f"{parallel.device}, {parallel.world} process(es) of {threads} thread(s)"
         lines.append(f"runs in {trainer.precision} on {where}")
         lines += _parameters(trainer)
+        lines += trainer.stage.report()
         lines.append("one micro-batch:")
         lines += [f"  {name}: {text}" for name, text in describe(trainer.stage.batch(0)).items()]
         path = checkpoints.newest(checkpoint_folder(recipe))

@@ -124,6 +124,8 @@ def _introduce(trainer: Trainer, report: Report, resumed: bool) -> None:
         + (f"resumed at step {trainer.step}" if resumed else "from the start")
         + f" of {recipe.steps}, into {recipe.output}"
     )
+    for line in trainer.stage.report():
+        report.say(line)
 
 
 @contextlib.contextmanager

@@ -74,6 +74,10 @@ class Stage(abc.ABC):
         """Exceptions to the recipe's learning rate and weight decay; none by default."""
         return ()
 
+    def report(self) -> list[str]:
+        """Lines about the data that are shown before training starts; none by default."""
+        return []
+
     def samples(self) -> dict[str, np.ndarray]:
         """Pictures ``(H, W, 3)`` uint8 to look at, by name; called with the averaged weights in place."""
         return {}

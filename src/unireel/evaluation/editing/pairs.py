@@ -20,15 +20,37 @@ TESTS = ("edit", "noop", "inverse")
 edited film is the result of an edit and its undoing, so everything should be as at first."""
 
 COLUMNS = {
-    "source": ("source", "original_video_path", "original_video", "source_video", "source_path", "src_video"),
-    "edited": ("edited", "edited_video_path", "edited_video", "target_video", "edited_path", "tgt_video"),
+    "source": (
+        "source",
+        "original_video_path",
+        "original_video",
+        "source_video",
+        "source_path",
+        "src_video",
+        "source_file_name",
+        "original_file_name",
+        "input_file_name",
+        "src_file_name",
+    ),
+    "edited": (
+        "edited",
+        "edited_video_path",
+        "edited_video",
+        "target_video",
+        "edited_path",
+        "tgt_video",
+        "edited_file_name",
+        "target_file_name",
+        "output_file_name",
+        "tgt_file_name",
+    ),
     "mask": ("mask", "semantic_mask_path", "mask_path"),
     "instruction": ("instruction", "prompt", "target_prompt", "edit_prompt"),
     "kind": ("kind", "edited_type", "edit_type", "editing_type_id", "type"),
     "test": ("test",),
     "id": ("id", "file_id", "name"),
 }
-"""What a column is called in EditBoard, OpenVE-Bench, Ditto, Kiwi-Edit and here."""
+"""What a column is called in EditBoard, OpenVE-Bench, Ditto, Kiwi-Edit, image folders of the hub, and here."""
 
 COMPARED = (
     "psnr",

@@ -148,6 +148,10 @@ class OmniVideo(BasePipeline):
         card |= {"system": "omnivideo", "omnivideo": to_dict(self.settings)}
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
+    def with_settings(self, settings: Settings) -> OmniVideo:
+        """The same parts, set to something else."""
+        return OmniVideo(**self.components, **_own_settings(self), settings=settings)
+
     # Making
 
     def generate(
@@ -373,6 +377,7 @@ class OmniVideo(BasePipeline):
         negative: str = "",
         first: Tensor | None = None,
         on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+        source: Tensor | None = None,
     ) -> Tensor:
         """Latents (B, C, T, h, w) of what is asked for, from ``noise`` of that shape.
 
@@ -380,11 +385,11 @@ class OmniVideo(BasePipeline):
             requests: prompts, or instructions with films; with films of the same length, or all without.
             captions: of edited films, beside the instructions.
             first: clean first latent frames (B, C, 1, h, w) that are kept.
+            source: latents of the requests' films (B, C, T, h, w); by default they are encoded.
         """
         captions = [""] * len(requests) if captions is None else captions
         films = [each.frames for each in requests]
-        source = None
-        if films[0] is not None:
+        if source is None and films[0] is not None:
             source = encode(self.vae, to_pixels(np.stack(films)).to(self.device, self.vae.dtype))
         noise = noise.to(self.device, self.vae.dtype)
         if first is None and self.config["staged"] and noise.shape[2] > 1:

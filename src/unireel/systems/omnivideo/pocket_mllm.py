@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -25,6 +26,7 @@ from unireel.backbones.understanding.interface import Spoken
 from unireel.backbones.understanding.pocket import PocketUnderstanding
 from unireel.backbones.vlm import (
     Turn,
+    caption_turn,
     film_positions,
     question_turn,
     text_position,
@@ -122,6 +124,12 @@ class PocketMllm(PocketUnderstanding):
         ids = [*self.tokenizer.convert_tokens_to_ids(list(MARKS[kind])), self.tokenizer.eos_token_id]
         return Turn(start.ids + ids, start.weights + [1.0] * len(ids))
 
+    def answer_turn(self, question: str, answer: str) -> Turn:
+        """A question with its answer, or without a question a caption."""
+        if not question:
+            return caption_turn(self.tokenizer, answer)
+        return question_turn(self.tokenizer, question, answer)
+
     def thought_turn(self, text: str, thought: Thought | None) -> Turn:
         """A request to think and, in training, the thought."""
         start = [self._id(THINK), *self._words(text), self._id("<answer>")]
@@ -204,10 +212,14 @@ class PocketMllm(PocketUnderstanding):
         return Thought(self._said(reasoning), self._said(prompt), self._said(caption))
 
     def embeddings(self, frames: np.ndarray) -> Tensor:
-        """What the model's own ViT sees in films (B, F, H, W, 3): (B, tubes, D), the mean of each tube's tokens."""
+        """What the model's own ViT sees in films (B, F, H, W, 3): (B, tubes, D), the mean of each tube's tokens.
+
+        Each is normalised to mean 0 and variance 1, so that errors mean the same whatever the ViT's scale.
+        """
         patches, grid = visual_patches(frames, self.layout)
         tokens, _ = visual_tokens(self.model, patches.to(self.model.device, self.model.dtype), grid)
-        return tokens.unflatten(1, (int(grid[0, 0]), -1)).mean(2)
+        pooled = tokens.unflatten(1, (int(grid[0, 0]), -1)).mean(2)
+        return F.layer_norm(pooled, pooled.shape[-1:])
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of ``text`` that are not in the vocabulary."""

@@ -1,0 +1,130 @@
+"""What the stages share: where a training starts from, and batches as the language model takes them."""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unireel.config import from_dict, to_dict
+from unireel.hub import load
+from unireel.systems.omnivideo.building import Sizes
+from unireel.systems.omnivideo.pipeline import OmniVideo, trained_parts
+from unireel.systems.omnivideo.pocket_mllm import Heard
+from unireel.systems.omnivideo.settings import Settings
+from unireel.systems.omnivideo.stages.mixture import MAKING, Mixture, MixtureConfig, Sample
+from unireel.training.stage import ParameterRule, Stage
+
+
+@dataclass(frozen=True)
+class OmniVideoConfig:
+    """What every stage has.
+
+    Attributes:
+        start_from: a base model, or what an earlier stage exported.
+        sizes: of the new parts, where it starts from a base model.
+        settings: entries of :class:`~unireel.systems.omnivideo.settings.Settings` that replace the model's own.
+        mixture: of the data.
+        new_seed: of the new parts' weights.
+    """
+
+    start_from: str = "pocket/base"
+    sizes: Sizes = field(default_factory=Sizes)
+    settings: dict[str, Any] = field(default_factory=dict)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    new_seed: int = 0
+
+
+class OmniVideoStage(Stage):
+    """A stage on a whole model, some of whose parts it trains.
+
+    Subclasses name the parts in :meth:`trains`; everything else is fixed, and the export is the whole model.
+    """
+
+    config_class = OmniVideoConfig
+    config: OmniVideoConfig
+
+    def __init__(self, config: OmniVideoConfig) -> None:
+        super().__init__(config)
+        model = load(config.start_from, device="cpu")
+        if isinstance(model, OmniVideo):
+            self.model = model.with_settings(changed(model.settings, config.settings))
+        else:
+            settings = changed(Settings(), config.settings)
+            self.model = OmniVideo.from_base(model, settings, config.sizes, config.new_seed)
+        self.mixture = Mixture(config.mixture)
+        for part in trained_parts(self.model).values():
+            part.requires_grad_(False)
+        self.module = nn.ModuleDict(self.trains())
+        for part in self.module.values():
+            part.requires_grad_(True)
+        self.model.vlm.model.visual.requires_grad_(
+            False
+        )  # what visual tokens are aligned to stays where it is
+
+    def trains(self) -> dict[str, nn.Module]:
+        """The parts that are trained, by name."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> list[ParameterRule]:
+        """Embeddings, queries and heads are not hidden matrices."""
+        patterns = (
+            "*shared*",
+            "*embed_tokens*",
+            "*decoder_query*",
+            "*lm_head*",
+            "*patch_embedding*",
+            "*proj_out*",
+        )
+        return [ParameterRule(pattern, muon=False) for pattern in patterns]
+
+    def to(self, device: torch.device) -> None:
+        """Move the whole model."""
+        self.model.to(device)
+        super().to(device)
+
+    def report(self) -> list[str]:
+        """What each bucket of the data holds."""
+        return self.mixture.report()
+
+    def export(self, folder: Path) -> None:
+        """Write the whole model."""
+        self.model.save_pretrained(folder)
+
+    def heard(self, samples: Sequence[Sample], index: int) -> dict[str, Tensor | None]:
+        """Samples as the language model takes them, with the weights (B, n) of predicting what follows each film."""
+        mllm, group = self.model.mllm, self.mixture.group(index)
+        turns = []
+        for sample in samples:
+            if sample.thought:
+                turns.append(mllm.thought_turn(sample.text, sample.thought))
+            elif sample.task in MAKING:
+                turns.append(mllm.turn(sample.text, group))
+            else:
+                turns.append(mllm.answer_turn(sample.text, sample.answer))
+        heard = mllm.lay_out(turns, [sample.source for sample in samples])
+        weights = torch.zeros(heard.ids.shape)
+        for row, turn in enumerate(turns):
+            weights[row, : len(turn.weights)] = torch.tensor(turn.weights)
+        return {**vars(heard), "weights": weights}
+
+
+def changed(settings: Settings, entries: Mapping[str, Any]) -> Settings:
+    """``settings`` with some entries replaced, as strictly as recipes are read; of budgets, those that are named."""
+    own = to_dict(settings)
+    nested = {
+        key: own[key] | value for key, value in entries.items() if isinstance(value, Mapping) and own.get(key)
+    }
+    return from_dict(Settings, own | dict(entries) | nested, "stage_config.settings")
+
+
+def as_heard(batch: dict[str, Any]) -> Heard:
+    """The requests of a batch from :meth:`OmniVideoStage.heard`."""
+    return Heard(**{name: batch[name] for name in ("ids", "lengths", "seen", "patches", "grid")})

@@ -1,0 +1,239 @@
+"""Stage 2, second part, and stage 3: flow matching through the decoder, on two or on all four tasks at once."""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unireel.backbones.text import tokenize
+from unireel.backbones.vae import decode
+from unireel.backbones.wan import LEAST_TIME
+from unireel.data.latents import autoencoder_digest
+from unireel.data.world import psnr, to_frames
+from unireel.errors import UsageError
+from unireel.flow.matching import interpolate, sample_times, velocity
+from unireel.hub import find_model
+from unireel.systems.omnivideo.context import Row, check_budget
+from unireel.systems.omnivideo.pipeline import trained_parts
+from unireel.systems.omnivideo.sampling import Sampling
+from unireel.systems.omnivideo.speech import Kind, Request
+from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, as_heard
+from unireel.systems.omnivideo.stages.mixture import EDITS, MAKING, MixtureConfig, Sample
+
+MOST_WEIGHT = 8.0
+"""Largest weight of an error in predicted data, as in the base system's generator."""
+
+Part = Literal["vision_head", "adapter", "visual_context", "transformer", "text_encoder"]
+
+
+@dataclass(frozen=True)
+class FlowConfig(OmniVideoConfig):
+    """Of flow matching.
+
+    Attributes:
+        train: parts that learn. Stage 2 of the paper is the adapter (here with the adapter of source films, which would
+            else stay as random as it starts); stage 3 adds vision head and decoder.
+        drop_text, drop_visual, drop_source: how often each is left out of a sample, independently, for guidance.
+        clean_first: share of films whose first latent frame is given, as staged sampling and images need it.
+        shift, uniform: of the times, see :func:`~unireel.flow.matching.sample_times`.
+    """
+
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    train: tuple[Part, ...] = ("adapter", "visual_context")
+    drop_text: float = 0.1
+    drop_visual: float = 0.1
+    drop_source: float = 0.1
+    clean_first: float = 0.75
+    shift: float = 2.0
+    uniform: float = 0.2
+
+
+class FlowStage(OmniVideoStage):
+    """Flow matching (eq. 4) on hybrid mixed batches."""
+
+    config_class = FlowConfig
+    config: FlowConfig
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__(config)
+        others = [task for task, share in config.mixture.shares.items() if share and task not in MAKING]
+        if others:
+            raise UsageError(
+                f"stage_config.mixture.shares: {', '.join(others)} makes nothing; accepted: {MAKING}"
+            )
+        digest = autoencoder_digest(find_model(config.start_from) / "vae")
+        self.film_latents, self.edit_latents = self.mixture.latents(self.model.vae, digest)
+        for group in self.mixture.groups:
+            self._fits(group)
+
+    def _needs(self, group: Kind) -> dict[str, int]:
+        """Tokens of context that a sample of ``group`` needs at most."""
+        model, own = self.model, self.model.settings
+        _, frames, height, width = self.film_latents.shape[1:]
+        edits = own.route == "tokens" and any(self.config.mixture.shares.get(task) for task in EDITS)
+        visual = model.vision_head.config["queries"] if group == "video" else 1
+        return {
+            "source": model.visual_context.count(frames if group == "video" else 1, height, width)
+            if edits
+            else 0,
+            "visual": visual * model.adapter.config["queries"],
+            "text": own.prompt_length + (own.caption_length if self.config.mixture.captions else 0),
+        }
+
+    def _fits(self, group: Kind) -> None:
+        for name, count in self._needs(group).items():
+            check_budget(name, count, vars(self.model.settings.budgets))
+
+    def trains(self) -> dict[str, nn.Module]:
+        """What the configuration names."""
+        parts = trained_parts(self.model)
+        return {name: parts[name] for name in self.config.train}
+
+    def report(self) -> list[str]:
+        """Buckets with the context that their samples need."""
+        lines = []
+        for group, line in zip(self.mixture.groups, self.mixture.report(), strict=True):
+            needs = ", ".join(
+                f"{name} {count} of {getattr(self.model.settings.budgets, name)}"
+                for name, count in self._needs(group).items()
+                if name in self.model.settings.segments
+            )
+            lines.append(f"{line}; tokens of context at most: {needs}")
+        return lines
+
+    def batch(self, index: int) -> dict[str, Any]:
+        """Latents of what is made and of sources, requests, tokens of texts, and what is dropped."""
+        own, model = self.config, self.model
+        samples, group = self.mixture.batch(index), self.mixture.group(index)
+        random = np.random.default_rng([own.mixture.data_seed, index, 1])
+        frames = slice(0, 1) if group == "image" else slice(None)
+        latents = np.stack([self._wanted(each)[:, frames] for each in samples])
+        source = np.zeros_like(latents)
+        for row, sample in enumerate(samples):
+            if sample.origin >= 0:
+                source[row] = self.film_latents[sample.origin][:, frames]
+        drops = random.random((3, len(samples))) < np.array(
+            [[own.drop_text], [own.drop_visual], [own.drop_source]]
+        )
+        drop_text, drop_visual, drop_source = torch.from_numpy(drops)
+        edits = torch.tensor([sample.task in EDITS for sample in samples])
+        texts = [
+            "" if drop else sample.text for sample, drop in zip(samples, drop_text.tolist(), strict=True)
+        ]
+        captions = [
+            "" if drop else sample.caption for sample, drop in zip(samples, drop_text.tolist(), strict=True)
+        ]
+        ids, mask = tokenize(model.tokenizer, [*texts, ""], model.settings.prompt_length)
+        told, told_mask = tokenize(model.tokenizer, captions, model.settings.caption_length)
+        told_mask[torch.tensor([not caption for caption in captions])] = 0
+        clean = random.random(len(samples)) < (0.0 if group == "image" else own.clean_first)
+        return {
+            **self.heard(samples, index),
+            "latents": torch.from_numpy(latents.astype(np.float32)),
+            "source": torch.from_numpy(source.astype(np.float32)),
+            "given": edits & ~drop_source,
+            "edits": edits,
+            "visual": ~drop_visual,
+            "text": ids,
+            "text_mask": mask,
+            "told": told,
+            "told_mask": told_mask,
+            "clean": torch.from_numpy(clean),
+        }
+
+    def _wanted(self, sample: Sample) -> np.ndarray:
+        return (self.edit_latents if sample.task in EDITS else self.film_latents)[sample.place]
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Mean squared error over latent frames that are not given; also for each task."""
+        own, model = self.config, self.model
+        data, clean = batch["latents"], batch["clean"]
+        picture = data.shape[2] == 1
+        time = sample_times(len(data), own.shift, own.uniform, data.device)
+        per_frame = time[:, None].repeat(1, data.shape[2])
+        per_frame[:, 0] = torch.where(clean, torch.zeros_like(time), time)
+        noise = torch.randn_like(data)
+        state = interpolate(data, noise, per_frame[:, None, :, None, None])
+        context = model.assemble(self._rows(batch, "image" if picture else "video"))
+        output = model.decoder.output(
+            state, 1000 * per_frame, context, batch["source"], batch["given"]
+        ).float()
+        if model.decoder.prediction == "velocity":
+            error, weight = output - velocity(data, noise), torch.ones_like(per_frame)
+        else:
+            error, weight = output - data, per_frame.clamp_min(LEAST_TIME).pow(-2).clamp_max(MOST_WEIGHT)
+        wanted = torch.ones_like(per_frame)
+        wanted[:, 0] = (~clean).float()
+        each = (error.square().mean(dim=(1, 3, 4)) * weight * wanted).sum(1)
+        logs: dict[str, Tensor | float] = {}
+        for name, rows in (
+            ("i2i" if picture else "v2v", batch["edits"]),
+            ("t2i" if picture else "t2v", ~batch["edits"]),
+        ):
+            if rows.any():
+                logs[name] = (each[rows].sum() / wanted[rows].sum()).detach()
+        return each.sum() / wanted.sum(), logs
+
+    def _rows(self, batch: Any, kind: Any) -> list[Row]:
+        model, own = self.model, self.model.conditioner
+        heads = "vision_head" in self.config.train
+        with torch.no_grad():
+            states, mask, _ = model.mllm.states(as_heard(batch))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and heads):
+            visual = own.visual_tokens(states, mask, [kind] * len(states))
+        adapted = own.adapted(visual)
+        tokens = [
+            each if seen else None for each, seen in zip(adapted, batch["visual"].tolist(), strict=True)
+        ]
+        *texts, empty = own.texts(batch["text"], batch["text_mask"])
+        if batch["told_mask"].any():
+            told = own.texts(batch["told"], batch["told_mask"])
+            texts = [torch.cat(pair) for pair in zip(texts, told, strict=True)]
+        sources: list[Tensor | None] = [None] * len(states)
+        if model.settings.route == "tokens" and batch["given"].any():
+            rows = batch["given"].nonzero().flatten()
+            for row, source in zip(rows.tolist(), model.visual_context(batch["source"][rows]), strict=True):
+                sources[row] = source
+        return own.rows(tokens, texts, empty, sources)
+
+    def evaluate(self) -> dict[str, float]:
+        """PSNR in dB of eight trained edits made again from noise, and of their sources: what doing nothing reaches."""
+        if self.mixture.edits is None:
+            return {}
+        made, wanted, source = self._eight()
+        return {
+            "edit_psnr": float(psnr(made, wanted).mean()),
+            "source_psnr": float(psnr(source, wanted).mean()),
+        }
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """Eight trained edits: every fourth frame of the source, of what was made, and of what should have been."""
+        if self.mixture.edits is None:
+            return {}
+        made, wanted, source = self._eight()
+        strips = [
+            np.concatenate(list(films[:, ::4].transpose(1, 0, 2, 3, 4)), axis=2)
+            for films in (source, made, wanted)
+        ]
+        return {"edits": np.concatenate(list(np.concatenate(strips, axis=2)), axis=0)}
+
+    def _eight(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        pairs, model = self.mixture.edits, self.model
+        assert pairs is not None
+        count = min(8, len(pairs))
+        chosen = pairs.pairs[:count]
+        source = np.stack([self.mixture.films.frames[pair.source] for pair in chosen])
+        seen = np.stack([self.mixture.seen.frames[pair.source] for pair in chosen])
+        requests = [Request(pair.instruction, film) for pair, film in zip(chosen, seen, strict=True)]
+        noise = torch.randn((count, *self.edit_latents.shape[1:]), generator=torch.Generator().manual_seed(0))
+        latents = np.stack([self.film_latents[pair.source] for pair in chosen]).astype(np.float32)
+        sampling = Sampling(12, self.config.shift, 1.0)
+        state = model.latents(requests, noise, sampling, source=torch.from_numpy(latents).to(self.device))
+        return to_frames(decode(model.vae, state)), pairs.frames[:count], source

@@ -1,0 +1,192 @@
+"""Edit pairs, other frame rates, indirect requests, public lists, and the batches that are mixed of them."""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unireel.clip import Clip
+from unireel.config import from_dict
+from unireel.data.cache import CacheConfig, FilmCache, build
+from unireel.data.edit_lists import EditList
+from unireel.data.edit_pairs import EditPairs, retimed, retimed_cache
+from unireel.data.indirect import KINDS, OPPOSITES, indirect_for
+from unireel.errors import UserError
+from unireel.systems.omnivideo.building import EXTRA_WORDS
+from unireel.systems.omnivideo.stages.mixture import Mixture, MixtureConfig
+from unireel.world.edits import OPERATIONS
+from unireel.world.language import parse_instruction, prompt_for, unknown_words
+from unireel.world.render import render_frames
+from unireel.world.sampling import sample_scene
+from unireel.world.scene import Event, Object, Scene
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory) -> FilmCache:
+    folder: Path = tmp_path_factory.mktemp("omnivideo") / "films"
+    build(folder, CacheConfig(12, 48), progress=False)
+    return FilmCache(folder)
+
+
+def test_edits_of_cached_films(films):
+    edits = EditPairs(films, 16, progress=False)
+    assert len(edits) == 16
+    for number, pair in enumerate(edits.pairs):
+        target = edits.scene(number)
+        assert parse_instruction(pair.instruction), pair.instruction
+        assert target != films.scene(pair.source)
+        assert np.array_equal(edits.frames[number], render_frames(target))
+    done = [pair.operation for pair in edits.pairs]
+    assert len(set(done)) > len(OPERATIONS) / 2
+    again = EditPairs(films, 16, progress=False)
+    assert again.pairs == edits.pairs
+
+
+def test_another_frame_rate_is_the_same_film(films):
+    figure = Object("star", "red", "large", 12.0, 30.0, (Event("jump", 2, 14, count=2, amount=9.0),))
+    scene = Scene((figure,), "navy", size=48)
+    faster = retimed(scene, 12)
+    assert faster.frames == 25
+    # At 12 a second every third frame is at the time of every second one at 8.
+    assert np.array_equal(render_frames(faster)[::3], render_frames(scene)[::2])
+    assert retimed(scene, 8) is scene
+    with pytest.raises(UserError, match="films have 4 k"):
+        retimed(scene, 9)
+    cache = retimed_cache(films, 12, 2, progress=False)
+    assert cache.frames.shape == (2, 25, 48, 48, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_indirect_requests_mean_the_direct_ones(kind):
+    found = []
+    for number in range(200):
+        scene = sample_scene(9, number, "train", size=48)
+        direct = prompt_for(scene, number).text
+        indirect = indirect_for(direct, scene, number, kind)
+        assert indirect == indirect_for(direct, scene, number, kind)
+        if indirect:
+            found.append((scene, indirect))
+    assert len(found) > 10
+    for scene, indirect in found:
+        assert indirect.text != indirect.direct
+        assert set(unknown_words(indirect.text)) <= set(EXTRA_WORDS)
+        assert set(unknown_words(indirect.reasoning)) <= set(EXTRA_WORDS)
+        if kind == "opposite":
+            said = re.search(r"(?:direction|way) of ([\w-]+)", indirect.text)[1]
+            kept = re.sub(
+                r"(in the opposite direction of|the opposite way of) [\w-]+", OPPOSITES[said], indirect.text
+            )
+        else:
+            noun = re.search(r"there are (\w+)", indirect.text)[1]
+            count = sum(noun.startswith(each.shape) for each in scene.objects) or len(scene.objects)
+            times = {1: "once", 2: "twice", 3: "three times"}[count]
+            kept = re.sub(r"as many times as there are \w+", times, indirect.text)
+        assert kept == indirect.direct
+
+
+def test_what_cannot_be_said_indirectly():
+    scene = sample_scene(9, 0, "train", size=48)
+    assert indirect_for("a red star stays still", scene, 0) is None
+
+
+COLUMNS = [
+    ("source_path", "instruction", "edited_path"),
+    ("src_video", "prompt", "tgt_video"),
+    ("original_file_name", "edit_prompt", "edited_file_name"),
+]
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_public_lists_of_edits(tmp_path, clip, columns):
+    clip.save(tmp_path / "before.png" if len(clip) == 1 else tmp_path / "before")
+    Clip(255 - clip.frames, clip.fps)[:15].save(tmp_path / "after")
+    row = dict(zip(columns, ("before", "make it bright", "after"), strict=True))
+    (tmp_path / "list.jsonl").write_text(json.dumps(row) + "\n")
+    edits = EditList(tmp_path / "list.jsonl", size=32)
+    assert len(edits) == 1
+    example = edits[0]
+    assert example.instruction == "make it bright"
+    assert example.source.frames.shape == example.target.frames.shape == (13, 32, 32, 3)
+    whole = EditList(tmp_path / "list.jsonl")[0]
+    assert np.array_equal(whole.source.frames, clip.frames[:13])
+    assert np.array_equal(whole.target.frames, 255 - clip.frames[:13])
+
+
+def test_lists_with_bad_rows(tmp_path):
+    (tmp_path / "list.jsonl").write_text('{"source_path": "a", "edited_path": "b"}\n')
+    with pytest.raises(UserError, match="1 rows cannot be used; 00001: no instruction"):
+        EditList(tmp_path / "list.jsonl")
+
+
+def mixture(films: FilmCache, **settings) -> Mixture:
+    data = {
+        "films": str(films.folder),
+        "film_count": 12,
+        "edit_count": 16,
+        "batch_size": 40,
+        "picture_batch": 60,
+    }
+    return Mixture(from_dict(MixtureConfig, data | settings))
+
+
+def test_batches_mix_tasks_of_one_shape(films):
+    mixed = mixture(films, pictures=0.25, shares={"t2v": 1, "v2v": 3, "t2i": 1, "i2i": 1})
+    assert [mixed.group(index) for index in range(8)] == ["video"] * 3 + ["image"] + ["video"] * 3 + ["image"]
+    for index, lengths in ((0, {17}), (3, {1})):
+        batch = mixed.batch(index)
+        assert len(batch) == (40 if index == 0 else 60)
+        assert {len(each.source) for each in batch if each.source is not None} == lengths
+        again = mixed.batch(index)
+        assert [each.text for each in batch] == [each.text for each in again]
+        for each in batch:
+            assert (each.origin >= 0) == (each.source is not None) == (each.task in ("v2v", "i2i"))
+    many = Counter(each.task for index in (0, 1, 2, 4) for each in mixed.batch(index))
+    assert 0.6 < many["v2v"] / many.total() < 0.9
+
+
+def test_edits_can_begin_later(films):
+    mixed = mixture(films, editing_from=4, pictures=0.0)
+    assert {each.task for each in mixed.batch(3)} == {"t2v"}
+    assert {each.task for each in mixed.batch(4)} == {"t2v", "v2v"}
+
+
+def test_single_batches_have_one_task(films):
+    mixed = mixture(films, mixed=False, pictures=0.0)
+    tasks = [{each.task for each in mixed.batch(index)} for index in range(8)]
+    assert all(len(each) == 1 for each in tasks)
+    assert set.union(*tasks) == {"t2v", "v2v"}
+
+
+def test_the_report_says_what_buckets_hold(films):
+    mixed = mixture(films, editing_from=4, pictures=0.25)
+    assert mixed.report() == [
+        "bucket video: 75% of the batches, 40 samples of 17 x 48x48 at 8 fps: t2v 50% of 12, v2v 50% of 16, "
+        "edits from batch 4",
+        "bucket image: 25% of the batches, 60 samples of 1 x 48x48 at 8 fps: t2i 50% of 12, i2i 50% of 16, "
+        "edits from batch 4",
+    ]
+
+
+def test_thoughts_are_about_what_is_shown(films):
+    mixed = mixture(films, shares={"think": 1}, pictures=0.0, indirect=1.0)
+    samples = mixed.batch(0)
+    assert any(each.source is None for each in samples)
+    for each in samples:
+        assert each.thought.prompt
+        assert bool(each.thought.caption) == (each.source is not None)
+    assert any(each.text != each.thought.prompt for each in samples)
+    assert dataclasses.replace(samples[0].thought, prompt="a star").prompt == "a star"
+
+
+def test_impossible_mixtures(films):
+    with pytest.raises(ValueError, match="no task dance"):
+        mixture(films, shares={"dance": 1})
+    with pytest.raises(ValueError, match="no task with a share"):
+        mixture(films, shares={"t2v": 1}, pictures=1.0)

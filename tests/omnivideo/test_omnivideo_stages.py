@@ -1,0 +1,182 @@
+"""The stages: what their losses are zero for, what they train, that they learn, and what their recipes say."""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import unireel
+from unireel.config import from_dict
+from unireel.data.cache import CacheConfig, build
+from unireel.errors import UsageError, UserError
+from unireel.systems.omnivideo.speech import Request
+from unireel.systems.omnivideo.stages import AlignmentStage, FlowStage, HeadsStage, flow
+from unireel.systems.omnivideo.stages.alignment import stretched
+from unireel.training import Recipe, load_recipe, run
+from unireel.training.recipe import OptimizerConfig, ScheduleConfig, stage_class
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "omnivideo").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, model) -> dict[str, Path]:
+    folder: Path = tmp_path_factory.mktemp("stages")
+    model.save_pretrained(folder / "model", dtype=torch.float32)
+    build(folder / "films", CacheConfig(8, 48), progress=False)
+    return {"model": folder / "model", "films": folder / "films"}
+
+
+def stage_of(kind, folders, mixture=None, **settings):
+    data = {
+        "films": str(folders["films"]),
+        "film_count": 8,
+        "edit_count": 8,
+        "batch_size": 6,
+        "picture_batch": 6,
+    }
+    config = {"start_from": str(folders["model"]), "mixture": data | (mixture or {}), **settings}
+    torch.manual_seed(0)
+    return kind(from_dict(kind.config_class, config))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_flow_has_no_loss_for_the_truth(folders, monkeypatch, index):
+    stage = stage_of(FlowStage, folders)
+    batch = stage.batch(index)
+    assert batch["latents"].shape[2] == (5 if index == 0 else 1)
+    velocity = stage.model.decoder.prediction == "velocity"
+    seen = {}
+
+    def interpolate(data, noise, time):
+        seen["truth"] = noise - data if velocity else data
+        return (1 - time) * data + time * noise
+
+    monkeypatch.setattr(flow, "interpolate", interpolate)
+    monkeypatch.setattr(stage.model.decoder, "output", lambda *_: seen["truth"])
+    loss, logs = stage.loss(batch)
+    assert float(loss) == 0
+    assert set(logs) == ({"t2v", "v2v"} if index == 0 else {"t2i", "i2i"})
+
+
+def test_flow_trains_what_it_is_told_to(folders):
+    stage = stage_of(
+        FlowStage, folders, train=["vision_head", "visual_context"], drop_source=0.0, drop_visual=0.0
+    )
+    loss, _ = stage.loss(stage.batch(0))
+    loss.backward()
+    for name in ("vision_head", "visual_context"):
+        assert all(each.grad is not None for each in getattr(stage.model, name).parameters()), name
+    for name in ("adapter", "transformer", "text_encoder", "vlm"):
+        assert all(each.grad is None for each in getattr(stage.model, name).parameters()), name
+
+
+def test_drops_are_independent_and_leave_the_empty_prompt(folders):
+    stage = stage_of(FlowStage, folders, {"batch_size": 64, "pictures": 0.0}, drop_text=0.5, drop_visual=0.5,
+                     drop_source=0.5)  # fmt: skip
+    batch = stage.batch(0)
+    rows = stage._rows(batch, "video")
+    dropped = torch.stack([batch["text_mask"][:-1].sum(1) == 1, ~batch["visual"], ~batch["given"]])[
+        :, batch["edits"]
+    ]
+    assert len(set(map(tuple, dropped.T.tolist()))) == 8
+    for row, visual, given in zip(rows, batch["visual"], batch["given"], strict=True):
+        assert (row.visual is not None) == bool(visual)
+        assert (row.source is not None) == bool(given)
+        assert len(row.text) >= 1
+
+
+def test_a_batch_that_cannot_fit_is_refused_before_training(folders):
+    with pytest.raises(UserError, match="the source needs 252 tokens of context and may have 180"):
+        stage_of(FlowStage, folders, {"fps": 12})
+    stage = stage_of(FlowStage, folders, {"fps": 12}, settings={"budgets": {"source": 252, "text": 179}})
+    batch = stage.batch(0)
+    assert batch["latents"].shape[2] == 7
+    assert torch.isfinite(stage.loss(batch)[0])
+    assert "source 252 of 252, visual 20 of 20, text 179 of 179" in stage.report()[0]
+
+
+def test_ablations_are_settings(folders):
+    for settings in (
+        {"segments": ["source", "text"]},
+        {"segments": ["source", "visual"]},
+        {"route": "frames"},
+    ):
+        stage = stage_of(
+            FlowStage, folders, settings=settings, train=["transformer", "visual_context", "adapter"]
+        )
+        loss, _ = stage.loss(stage.batch(0))
+        loss.backward()
+        trained = {
+            name for name in stage.module if any(p.grad is not None for p in stage.module[name].parameters())
+        }
+        wanted = {"transformer", "visual_context", "adapter"}
+        wanted -= {"adapter"} if settings.get("segments") == ["source", "text"] else set()
+        wanted -= {"visual_context"} if settings.get("route") else set()
+        assert trained == wanted
+    with pytest.raises(UsageError, match=r"stage_config\.settings"):
+        stage_of(FlowStage, folders, settings={"rout": "frames"})
+
+
+def test_alignment_is_the_error_against_stretched_states(folders):
+    states = torch.tensor([[0.0, 3.0], [2.0, 5.0]])
+    torch.testing.assert_close(stretched(states, 3), torch.tensor([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]))
+    stage = stage_of(AlignmentStage, folders)
+    optimizer = torch.optim.Adam(stage.module.parameters(), 3e-3)
+    batch = stage.batch(0)
+    losses = []
+    for _ in range(12):
+        loss, _ = stage.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(each.grad is None for each in stage.model.vision_head.parameters())
+
+
+def test_the_paper_trains_heads_only(folders):
+    stage = stage_of(HeadsStage, folders)
+    stage.loss(stage.batch(0))[0].backward()
+    trained = {name for name, each in stage.model.vlm.named_parameters() if each.grad is not None}
+    assert trained == {"lm_head.weight"}
+
+
+def test_routing_is_learned_and_exported(folders, tmp_path):
+    """Films are asked about, edited and made; after some steps the model says what each request is."""
+    mixture = {"films": str(folders["films"]), "film_count": 8, "edit_count": 8, "batch_size": 8, "picture_batch": 8,
+               "pictures": 0.0, "shares": {"question": 1.0, "v2v": 1.0, "t2v": 1.0}}  # fmt: skip
+    recipe = Recipe(
+        stage="unireel.systems.omnivideo.stages:HeadsStage",
+        stage_config={
+            "start_from": str(folders["model"]),
+            "train": "language",
+            "vision": 0.1,
+            "mixture": mixture,
+        },
+        output=tmp_path / "run",
+        steps=60,
+        precision="fp32",
+        optimizer=OptimizerConfig(lr=3e-3),
+        schedule=ScheduleConfig(warmup=5),
+        tensorboard=False,
+        log_every=20,
+    )
+    assert run(recipe)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+    model = unireel.load(tmp_path / "run" / "export")
+    stage = stage_of(HeadsStage, folders, {"pictures": 0.0, "shares": mixture["shares"], "batch_size": 8})
+    for sample in stage.mixture.batch(70):
+        reply = model.mllm.reply(Request(sample.text, sample.source))
+        assert (reply.makes is None) == (sample.task == "question"), sample.text
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_whole(path):
+    recipe = load_recipe(path)
+    kind = stage_class(recipe)
+    from_dict(kind.config_class, recipe.stage_config)
+    assert recipe.steps > 0

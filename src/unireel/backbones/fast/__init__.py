@@ -1,0 +1,5 @@
+"""Faster inference of Wan models with the same results, see :func:`accelerate`."""
+
+from unireel.backbones.fast.accelerate import Acceleration, accelerate
+
+__all__ = ["Acceleration", "accelerate"]

@@ -20,6 +20,8 @@ ASSETS = Path(__file__).parent / "assets"
 SYSTEMS = {
     "base": "unireel.systems.base.pipeline:BasePipeline",
     "omnivideo": "unireel.systems.omnivideo.pipeline:OmniVideo",
+    "univigu": "unireel.systems.univigu.pipeline:UniViguPipeline",
+    "univid": "unireel.systems.univid.pipeline:UniVid",
 }
 SAFE_PATTERNS = ["*.json", "*.txt", "*.safetensors"]
 DTYPES = ("float32", "bfloat16", "float16")

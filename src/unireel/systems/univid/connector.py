@@ -124,7 +124,12 @@ class Connector(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.write.bias)
 
     def forward(
-        self, features: Features, time: Tensor, latents: Tensor | None = None, mix: Mix = WHOLE
+        self,
+        features: Features,
+        time: Tensor,
+        latents: Tensor | None = None,
+        mix: Mix = WHOLE,
+        given: Tensor | None = None,
     ) -> Conditions:
         """C_t for each sample.
 
@@ -134,6 +139,7 @@ class Connector(ModelMixin, ConfigMixin):
             latents: for understanding models that do not read images through an autoencoder: latent tokens
                 (B, n, ``latent_width``) of the reference image, which become the VAE block.
             mix: shares of the visual blocks, of what goes in and of what comes out; one with share 0 is left out.
+            given: which rows have latents (B,) bool; all by default.
 
         Returns:
             M tokens, laid out as Z_u is.
@@ -144,7 +150,10 @@ class Connector(ModelMixin, ConfigMixin):
             if self.read_latents is None:
                 raise ValueError("this connector was made without latent_width: it takes no latents")
             states = torch.cat([states, self.read_latents(latents.to(states.dtype))], dim=1)
-            kinds = torch.cat([kinds, kinds.new_full(latents.shape[:2], int(Kind.VAE))], dim=1)
+            added = kinds.new_full(latents.shape[:2], int(Kind.VAE))
+            if given is not None:
+                added[~given] = int(Kind.PADDING)
+            kinds = torch.cat([kinds, added], dim=1)
         kept = [kind for kind in KINDS if mix.of(kind) > 0]
         pooled = [pool(states, kinds == kind, self.budgets[kind]) for kind in kept]
         blocks = [block + self.kind.weight[kind] for kind, (block, _) in zip(kept, pooled, strict=True)]

@@ -68,12 +68,16 @@ class ContextCombiner(nn.Module):
 
 @dataclass(frozen=True)
 class Condition:
-    """One branch of guidance, encoded once and on its own: Z_u, the text's states, latents of the reference image."""
+    """One branch of guidance, encoded once and on its own: Z_u, the text's states, latents of the reference image.
+
+    ``given`` (B,) bool says which rows have latents, None that all have.
+    """
 
     features: Features
     text: Tensor | None = None
     text_mask: Tensor | None = None
     latents: Tensor | None = None
+    given: Tensor | None = None
 
 
 def encode_branches(
@@ -111,5 +115,5 @@ class TimedContext:
         """The context (B, length, d_c) at flow time ``time``, () or (B,)."""
         own = self.condition
         time = time.expand(len(own.features.states)) if time.ndim == 0 else time
-        conditions = self.connector(own.features, time, own.latents, self.mix)
+        conditions = self.connector(own.features, time, own.latents, self.mix, own.given)
         return self.combiner(conditions, own.text, own.text_mask)

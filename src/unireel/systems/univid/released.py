@@ -43,7 +43,12 @@ class ReleasedProjector(nn.Module):
         )
 
     def forward(
-        self, features: Features, time: Tensor | None = None, latents: Tensor | None = None, mix: Mix = WHOLE
+        self,
+        features: Features,
+        time: Tensor | None = None,
+        latents: Tensor | None = None,
+        mix: Mix = WHOLE,
+        given: Tensor | None = None,
     ) -> Conditions:
         """(B, ``length``, context width), all of it there; each row is interpolated without its padding."""
         dtype = self.bagel_to_t5_projector[0].weight.dtype

@@ -122,7 +122,8 @@ class GeneratorStage(Stage):
             transformer.blocks[block].attn2.set_processor(watched)
         embed_times_by_frame(transformer, (self.latents.shape[-1] // config.patch) ** 2)
         side = config.size // self.latents.shape[-1] * config.patch
-        binding = Binding(config.width, config.text_width, config.size, side)
+        width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+        binding = Binding(width, text_encoder.config.d_model, config.size, side)
         self.module = nn.ModuleDict(
             {
                 "text_encoder": text_encoder,

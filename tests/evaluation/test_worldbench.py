@@ -18,6 +18,7 @@ from unireel.evaluation.worldbench.task import Model
 from unireel.evaluation.worldbench.understanding import same_answer
 from unireel.world import agreement
 from unireel.world.checker import observe
+from unireel.world.edits import OPERATIONS
 from unireel.world.language import QUESTION_TYPES
 from unireel.world.render import render
 from unireel.world.sampling import CATEGORIES
@@ -38,7 +39,7 @@ def scores_of(model: Model, plan: Plan, folder: Path) -> dict[str, Score]:
 
 @pytest.mark.parametrize("split", ["test", "compositional"])
 def test_the_renderer_itself_is_right_in_every_category(plan: MakePlan, tmp_path: Path, split: str) -> None:
-    everything = plan("t2v,i2v,qa,caption", 2, split)
+    everything = plan("t2v,i2v,edit,qa,caption", 2, split)
     found = scores_of(Reference(everything, 0), everything, tmp_path / "run")
     keys = {
         "t2v/overall",
@@ -46,12 +47,15 @@ def test_the_renderer_itself_is_right_in_every_category(plan: MakePlan, tmp_path
         "i2v/overall",
         "i2v/first_frame",
         "i2v/motion",
+        *(f"edit/{each}" for each in ("overall", "compliance", "kept", *OPERATIONS)),
     }
     keys |= {"qa/static", "qa/dynamic", *(f"qa/{each}" for each in QUESTION_TYPES)}
     keys |= {"caption/precision", "caption/recall", "caption/f1", "t2v/facts/count", "t2v/facts/object"}
     assert keys <= set(found)
-    controls = {key for key in found if "/control/" in key or "/drop/" in key}
+    controls = {key for key in found if "/control/" in key or "/drop/" in key or key == "edit/preserve_psnr"}
     assert {key: str(found[key]) for key in set(found) - controls if found[key].value < 1} == {}
+    assert found["edit/overall"].n == 2 * len(OPERATIONS)
+    assert found["edit/preserve_psnr"].value == found["edit/preserve_psnr"].low == 99
     assert found["qa/static"].n == 18
     assert found["qa/control/intact"].value == 1
     assert found["qa/control/blank"].value == 0  # it knows no film that is black
@@ -91,6 +95,38 @@ def test_first_frame_and_motion_are_told_apart(plan: MakePlan, tmp_path: Path) -
     assert frozen["i2v/first_frame"].value == 1
     assert frozen["i2v/motion"].value < 0.5
     assert frozen["i2v/overall"].value <= frozen["i2v/facts"].value < 0.5
+
+
+class Idle(Reference):
+    """Hands every film back as it came, in batches."""
+
+    def edit_many(self, pairs: Sequence[tuple[Clip, str]], **kwargs) -> list[Clip]:
+        return [clip for clip, _ in pairs]
+
+
+class Darkener(Reference):
+    """Does every edit, and darkens the film a little."""
+
+    def edit(self, clip: Clip, instruction: str, **kwargs) -> Clip:
+        film = super().edit(clip, instruction)
+        return Clip(np.maximum(film.frames, 3) - 3, film.fps)
+
+
+def test_edits_are_told_from_doing_nothing_and_from_doing_something_else(
+    plan: MakePlan, tmp_path: Path
+) -> None:
+    some = plan("edit", 3)
+    idle = scores_of(Idle(some, 0), some, tmp_path / "idle")
+    assert idle["edit/compliance"].value == idle["edit/control/unchanged"].value <= 0.05
+    assert idle["edit/kept"].value == 1
+    assert idle["edit/preserve_psnr"].value == 99
+    other = scores_of(Reference(some, 1), some, tmp_path / "other")
+    assert other["edit/overall"].value <= 0.05
+    assert other["edit/kept"].value <= 0.2
+    assert other["edit/preserve_psnr"].high < 40
+    dark = scores_of(Darkener(some, 0), some, tmp_path / "dark")
+    assert dark["edit/overall"].value >= 0.9
+    assert 38 < dark["edit/preserve_psnr"].value < 40  # 20 log10(255 / 3) = 38.6 dB, less where black clips
 
 
 class Watcher(Reference):
@@ -220,6 +256,8 @@ def test_names_of_categories() -> None:
     assert len(parts("qa/static")) == 9
     assert len(parts("t2v")) == 12
     assert len(parts("t2v", "i2v", "qa", "caption")) == 12 + 1 + 15 + 1
+    assert parts("edit/add") == ["edit/add"]
+    assert len(parts("edit")) == 8
     for name in ("teleport", "", "qa/teleport"):
         with pytest.raises(UsageError, match=r"accepted: .*single-object"):
             parts(name)

@@ -46,8 +46,8 @@ def add_parser(benchmarks: Any) -> None:
     bench.add_argument(
         "--categories",
         metavar="NAMES",
-        help="what to measure, separated by commas: t2v, i2v, qa, caption, a category such as motion, or a "
-        "type of question such as qa/direction (default: everything)",
+        help="what to measure, separated by commas: t2v, i2v, edit, qa, caption, a category such as motion, "
+        "or a type of question such as qa/direction (default: everything that the model does)",
     )
     bench.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: %(default)s")
     bench.add_argument(
@@ -114,7 +114,7 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
     from unireel.hub import find_model
     from unireel.world.scene import RADII
 
-    def plan_of(size: int) -> Plan:
+    def plan_of(size: int, parts: tuple = parts) -> Plan:
         setting = Setting(args.split, args.seed, size, args.steps, args.guidance, args.batch)
         return Plan(parts, args.n, setting)
 
@@ -136,7 +136,21 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
         raise UserError(
             f"'{args.model}' makes films of {model.size} pixels; WorldBench's sizes are {accepted}"
         )
-    return model, plan_of(model.size), ledger
+    return model, plan_of(model.size, doable(args, model, parts)), ledger
+
+
+def doable(args: argparse.Namespace, model: "Model", parts: tuple) -> tuple:
+    """The parts that the model can do.
+
+    Raises:
+        UserError: it cannot do one that was asked for.
+    """
+    unable = dict.fromkeys(task.name for task, _ in parts if not hasattr(model, task.needs))
+    if unable and args.categories is not None:
+        raise UserError(
+            f"the model '{args.model}' cannot do '{next(iter(unable))}'; leave it out of --categories"
+        )
+    return tuple(each for each in parts if each[0].name not in unable)
 
 
 def measured(name: str, model: "Model", plan: "Plan", ledger: "Ledger") -> "Result":

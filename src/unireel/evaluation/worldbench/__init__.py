@@ -1,4 +1,4 @@
-"""WorldBench: films, first frames, answers and captions judged against the World's exact ground truth."""
+"""WorldBench: films, edits, answers and captions judged against the World's exact ground truth."""
 
 from unireel.evaluation.worldbench.ledger import Ledger
 from unireel.evaluation.worldbench.runner import Plan, Result, evaluate

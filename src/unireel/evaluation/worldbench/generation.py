@@ -60,6 +60,7 @@ class TextToVideo(Task):
     """
 
     name = "t2v"
+    needs = "generate_many"
     parts = tuple(f"t2v/{each}" for each in (OVERALL, *CATEGORIES))
 
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -104,6 +105,7 @@ class ImageToVideo(Task):
     """
 
     name = "i2v"
+    needs = "generate_many"
     parts = (f"i2v/{OVERALL}",)
 
     def draw(self, part: str, index: int, setting: Setting) -> FilmItem:
@@ -166,11 +168,16 @@ def make_films(
         guidance=setting.guidance,
         batch_size=setting.batch,
     )
+    check_films(clips, setting)
+    return clips
+
+
+def check_films(clips: Sequence[Clip], setting: Setting) -> None:
+    """Raise a :class:`UserError` unless all films have the World's length and the setting's size."""
     wanted = (CLIP_FRAMES, setting.size, setting.size, 3)
     for clip in clips:
         if clip.frames.shape != wanted:
             raise UserError(f"the model made frames of shape {clip.frames.shape}; WorldBench needs {wanted}")
-    return clips
 
 
 def judge(item: FilmItem, clip: Clip) -> Record:

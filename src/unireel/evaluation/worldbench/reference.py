@@ -10,6 +10,7 @@ import numpy as np
 
 from unireel.clip import Clip
 from unireel.errors import UserError
+from unireel.evaluation.worldbench.editing import EditItem
 from unireel.evaluation.worldbench.generation import FilmItem, ImageToVideo
 from unireel.evaluation.worldbench.runner import Plan
 from unireel.evaluation.worldbench.task import Item
@@ -44,6 +45,7 @@ class Reference:
 
     def __init__(self, plan: Plan, shift: int) -> None:
         self._films: dict[str, Scene] = {}
+        self._edits: dict[str, Scene] = {}
         self._answers: dict[str, str] = {}
         self._captions: dict[str, str] = {}
         for task, part in plan.parts:
@@ -74,6 +76,18 @@ class Reference:
             )
         return [render(self._films[key]) for key in keys]
 
+    def edit(
+        self,
+        clip: Clip,
+        instruction: str,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> Clip:
+        """The film that the instruction asks for; the film itself if the instruction is not the plan's."""
+        scene = self._edits.get(_key(instruction, clip.frames))
+        return clip if scene is None else render(scene)
+
     def ask_many(self, pairs: Sequence[tuple[Clip, str]], batch_size: int = 32) -> list[Said]:
         """The answers; nothing about films that are not the plan's."""
         return [_said(self._answers.get(_key(text, clip.frames))) for clip, text in pairs]
@@ -85,6 +99,8 @@ class Reference:
     def _learn(self, item: Item, done: Item, with_image: bool) -> None:
         if isinstance(item, FilmItem):
             self._films[_key(item.text, item.first_frame if with_image else None)] = done.scene
+        elif isinstance(item, EditItem) and isinstance(done, EditItem):
+            self._edits[_key(item.text, item.source.frames)] = done.edit.target
         elif isinstance(item, QuestionItem) and isinstance(done, QuestionItem):
             self._answers[_key(item.text, render(item.scene).frames)] = done.question.answer
         else:

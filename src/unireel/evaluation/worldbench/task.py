@@ -76,7 +76,8 @@ class Exhibit:
     """A judged film for the report.
 
     ``heading``: the prompt or the question. ``lines``: (whether right, or None; words). ``film``: content of a WebP
-    file. ``first``: content of the PNG of the first frame that was given, if one was.
+    file. ``first``: content of the PNG of the first frame that was given, if one was. ``source``: content of the WebP
+    file of the film that was given, if one was.
     """
 
     part: str
@@ -85,6 +86,7 @@ class Exhibit:
     lines: tuple[tuple[bool | None, str], ...]
     film: bytes
     first: bytes | None = None
+    source: bytes | None = None
 
 
 class Task(ABC):
@@ -95,6 +97,9 @@ class Task(ABC):
 
     name: ClassVar[str]
     parts: ClassVar[tuple[str, ...]]
+    needs: ClassVar[str]
+    """The method without which a model cannot do it."""
+
     batch_factor: ClassVar[int] = 1
     """Items of one batch, in batches of films."""
 

@@ -88,6 +88,7 @@ class Questions(Task):
     """
 
     name = "qa"
+    needs = "ask_many"
     parts = tuple(f"qa/{each}" for each in (*STATIC_TYPES, *DYNAMIC_TYPES))
     batch_factor = 2
 
@@ -176,6 +177,7 @@ class Captions(Task):
     """Descriptions of films of the mixture: mean precision, recall and F1 of their facts over films."""
 
     name = "caption"
+    needs = "caption_many"
     parts = ("caption",)
     batch_factor = 2
 

@@ -105,12 +105,12 @@ COLUMNS = [
 
 @pytest.mark.parametrize("columns", COLUMNS)
 def test_public_lists_of_edits(tmp_path, clip, columns):
-    clip.save(tmp_path / "before.png" if len(clip) == 1 else tmp_path / "before")
+    clip.save(tmp_path / "before")
     Clip(255 - clip.frames, clip.fps)[:15].save(tmp_path / "after")
     row = dict(zip(columns, ("before", "make it bright", "after"), strict=True))
-    (tmp_path / "list.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "list.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
     edits = EditList(tmp_path / "list.jsonl", size=32)
-    assert len(edits) == 1
+    assert len(edits) == 2
     example = edits[0]
     assert example.instruction == "make it bright"
     assert example.source.frames.shape == example.target.frames.shape == (13, 32, 32, 3)
@@ -120,8 +120,8 @@ def test_public_lists_of_edits(tmp_path, clip, columns):
 
 
 def test_lists_with_bad_rows(tmp_path):
-    (tmp_path / "list.jsonl").write_text('{"source_path": "a", "edited_path": "b"}\n')
-    with pytest.raises(UserError, match="1 rows cannot be used; 00001: no instruction"):
+    (tmp_path / "list.jsonl").write_text('{"source_path": "a", "edited_path": "b"}\n' * 2)
+    with pytest.raises(UserError, match="2 rows cannot be used; 00001: no instruction"):
         EditList(tmp_path / "list.jsonl")
 
 

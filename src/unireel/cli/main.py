@@ -32,10 +32,13 @@ COMMANDS = {
     "generate": Command("unireel.cli.generate", "make a film (or a picture) from words"),
     "ask": Command("unireel.cli.ask", "answer a question about a film"),
     "caption": Command("unireel.cli.caption", "describe a film"),
+    "edit": Command("unireel.cli.edit", "change a film (or a picture) as an instruction says"),
+    "chat": Command("unireel.cli.chat", "talk about a film: ask, edit, ask again"),
     "serve": Command("unireel.cli.serve", "serve a model over HTTP"),
     "demo": Command("unireel.cli.demo", "a tour on the model that ships in the box; writes demo/index.html"),
     "world": Command("unireel.cli.world", "look at the World that the pocket models are trained on"),
     "train": Command("unireel.cli.train", "train a model from a recipe"),
+    "convert": Command("unireel.cli.convert", "bring published weights into folders of safetensors"),
     "evaluate": Command("unireel.cli.evaluate", "measure a model, with confidence intervals"),
     "compare": Command("unireel.cli.compare", "two evaluations side by side, with paired tests"),
 }

@@ -68,7 +68,7 @@ def test_bad_results_are_named(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_results(path)
     path.write_text(good + "\n\n")
-    assert read_results(path) == [Judged("colors", "x", True)]
+    assert read_results(path) == [Judged("colors", "x", True, "a.png")]
 
 
 def test_the_layout(tmp_path: Path, fixtures_dir: Path) -> None:

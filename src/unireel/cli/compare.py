@@ -6,7 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unireel.cli.evaluate.output import add_json_option, check_file, check_json, write
+from unireel.cli.evaluate.output import (
+    add_json_option,
+    add_page_option,
+    check_file,
+    check_json,
+    write,
+    write_page,
+)
 
 EPILOG = """examples:
   unireel compare worldbench/pocket-base-test-0 worldbench/my-model-test-0
@@ -29,9 +36,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("first", type=Path, metavar="A", help="folder of an evaluation")
     parser.add_argument("second", type=Path, metavar="B", help="and of another")
-    parser.add_argument(
-        "--page", type=Path, metavar="FILE", help="also write an HTML page that needs no network"
-    )
+    add_page_option(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -40,7 +45,6 @@ def run(args: argparse.Namespace) -> None:
     """Match, test, print."""
     from unireel.evaluation.comparison_page import page
     from unireel.evaluation.runs import compare_runs, read_run
-    from unireel.media.atomic import replacing_file
 
     check_json(args.json)
     if args.page is not None:
@@ -49,8 +53,7 @@ def run(args: argparse.Namespace) -> None:
     found = compare_runs(first, second)
     if args.page is not None:
         command = shlex.join(["unireel", "compare", str(args.first), str(args.second)])
-        with replacing_file(args.page) as temporary:
-            temporary.write_text(page(first, second, found, command), encoding="utf-8")
+        write_page(args.page, page(first, second, found, command))
     counts = {"shared": found.shared, "only_first": found.only_first, "only_second": found.only_second}
     rows = {row.name: {**asdict(row.paired), "p_adjusted": row.adjusted} for row in found.rows}
     if write({"first": first.name, "second": second.name, "counts": counts, "scores": rows}, args.json):

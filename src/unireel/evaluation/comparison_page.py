@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 from typing import Any
 
+from unireel.evaluation.page import Case, bar, document, gallery
 from unireel.evaluation.runs import Comparison, Row, Run
-from unireel.version import VERSION
 
-STYLE = Path(__file__).parent / "worldbench" / "report.css"
 SHOWN = 40
 """Items that the page shows of those on which the runs disagree."""
 
@@ -21,48 +19,37 @@ def page(first: Run, second: Run, comparison: Comparison, command: str) -> str:
     """The whole page."""
     one, two = escape(first.name), escape(second.name)
     rows = "".join(_row(row) for row in comparison.rows)
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{one} and {two}</title>
-<style>{STYLE.read_text(encoding="utf-8")}</style>
-<header>
-<h1>{one} and {two}</h1>
-<p>{comparison.shared} items are in both runs; {comparison.only_first} only in the first and {comparison.only_second}
-only in the second are left out. Bands are 95 % intervals of the difference, second minus first; p values are corrected
-for {len(comparison.rows)} comparisons (Holm).</p>
-<p>Made by <code>{escape(command)}</code></p>
-</header>
-<main>
-<h2>Differences</h2>
-<table><thead><tr><th>score</th><th>{one}</th><th>{two}</th><th class=graph>−1 to 1</th><th class=range>difference</th>
-<th>better, worse</th><th>p</th></tr></thead><tbody>{rows}</tbody></table>
-<h2>Where they disagree</h2>
-<div class=gallery>{"".join(_disagreements(first, second))}</div>
-</main>
-<footer><dl><dt>program</dt><dd>unireel {VERSION}</dd></dl></footer>
-</html>
-"""
+    introduction = (
+        f"{comparison.shared} items are in both runs; {comparison.only_first} only in the first and "
+        f"{comparison.only_second} only in the second are left out. Bands are 95 % intervals of the difference, second "
+        f"minus first; p values are corrected for {len(comparison.rows)} comparisons (Holm).",
+        f"Made by <code>{escape(command)}</code>",
+    )
+    table = (
+        f"<div class=wide><table><thead><tr><th>score</th><th>{one}</th><th>{two}</th><th class=graph>−1 to 1</th>"
+        f"<th class=range>difference</th><th>better, worse</th><th>p</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+    cases = list(_disagreements(first, second))
+    shown = gallery(cases) if cases else "<p>Nowhere.</p>"
+    body = f"<h2>Differences</h2>\n{table}\n<h2>Where they disagree</h2>\n{shown}"
+    return document(f"{first.name} and {second.name}", introduction, body, {})
 
 
 def _row(row: Row) -> str:
     found, ends = row.paired, row.paired.difference
-    bar = ""
-    if ends.low >= -1 and ends.high <= 1:
-        band = f"left:{50 * (1 + ends.low):.2f}%;width:{50 * (ends.high - ends.low):.2f}%"
-        bar = f'<div class=bar><i style="{band}"></i><b style="left:{50 * (1 + ends.value):.2f}%"></b></div>'
+    inside = ends.low >= -1 and ends.high <= 1
+    graph = bar((1 + ends.low) / 2, (1 + ends.value) / 2, (1 + ends.high) / 2) if inside else ""
     head = " class=head" if row.adjusted < SIGNIFICANT else ""
     return (
         f"<tr{head}><th scope=row>{escape(row.name)}</th><td class=value>{found.first:.3f}</td>"
-        f"<td class=value>{found.second:.3f}</td><td class=graph>{bar}</td>"
+        f"<td class=value>{found.second:.3f}</td><td class=graph>{graph}</td>"
         f"<td class=range>{ends.value:+.3f} ({ends.low:+.3f} to {ends.high:+.3f})</td>"
         f"<td class=n>{found.wins}, {found.losses}</td><td class=n>{row.adjusted:.3g}</td></tr>\n"
     )
 
 
-def _disagreements(first: Run, second: Run) -> Iterator[str]:
+def _disagreements(first: Run, second: Run) -> Iterator[Case]:
     """Items that one run got right and the other wrong, as many of either kind as there is room for."""
     left = {True: SHOWN // 2, False: SHOWN // 2}
     for key, one in first.items.items():
@@ -74,14 +61,13 @@ def _disagreements(first: Run, second: Run) -> Iterator[str]:
             continue
         left[bool(right[1])] -= 1
         asked = str(one.get("question") or one.get("prompt") or "/".join(key))
-        lines = [
-            f"<li class={'holds' if good else 'fails'}>{escape(f'{run.name}: {_said(each)}')}</li>"
+        lines: list[tuple[bool | None, str]] = [
+            (good, f"{run.name}: {_said(each)}")
             for run, each, good in ((first, one, right[0]), (second, two, right[1]))
         ]
         if one.get("answer") is not None:
-            lines.append(f"<li class=seen>{escape('right would be: ' + str(one['answer']))}</li>")
-        kind = "right" if right[1] else "wrong"
-        yield f"<figure class={kind}><p>{escape(asked)}</p><ul>{''.join(lines)}</ul></figure>\n"
+            lines.append((None, f"right would be: {one['answer']}"))
+        yield Case(right[1], asked, (), tuple(lines))
 
 
 def _right(item: dict[str, Any]) -> bool | None:

@@ -4,7 +4,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from unireel.cli.evaluate.output import add_json_option, check_json, plain, table, write
+from unireel.cli.evaluate.output import (
+    add_json_option,
+    add_page_option,
+    check_file,
+    check_json,
+    command_line,
+    plain,
+    table,
+    write,
+    write_page,
+)
 from unireel.errors import UsageError, UserError
 
 EPILOG = """examples:
@@ -31,29 +41,46 @@ def add_parser(benchmarks: Any) -> None:
     vbench.add_argument(
         "--table", metavar="TABLE", help="check a paper's printed table, or a CSV file with the same columns"
     )
+    add_page_option(vbench)
     add_json_option(vbench)
     vbench.set_defaults(run=run_vbench)
     geneval = kinds.add_parser("geneval", help="accuracy by tag, and overall as the mean of the tags")
     geneval.add_argument("results", type=Path, metavar="RESULTS", help="JSONL file")
+    add_page_option(geneval)
     add_json_option(geneval)
     geneval.set_defaults(run=run_geneval)
 
 
 def run_vbench(args: argparse.Namespace) -> None:
     """Add up, or check a table."""
+    from unireel.evaluation.reports import vbench_page
     from unireel.evaluation.vbench.results import read
     from unireel.evaluation.vbench.uncertainty import dimension_scores, group_scores
 
-    check_json(args.json)
+    check_outputs(args)
     if bool(args.results) == (args.table is not None):
         raise UsageError("name either results to add up, or a --table to check")
+    if args.table is not None and args.page is not None:
+        raise UsageError("--page is for results; a --table has none")
     if args.table is not None:
         check_printed(args)
         return
     results = read(args.results, args.percent)
     scores = group_scores(results.raw, results.films) | dimension_scores(results.raw, results.films)
+    if args.page is not None:
+        command = command_line(
+            ["evaluate", "aggregate", "vbench", *map(str, args.results)], args, ["percent"]
+        )
+        write_page(args.page, vbench_page(scores, results.films, args.results[0].name, command))
     if not write({"benchmark": "vbench", "scores": plain(scores), "sources": results.source}, args.json):
         print(table(scores, 100, 2))
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Find out whether ``--json`` and ``--page`` can be written before any work is spent on them."""
+    check_json(args.json)
+    if args.page is not None:
+        check_file(args.page)
 
 
 def check_printed(args: argparse.Namespace) -> None:
@@ -99,9 +126,14 @@ def printed_rows(name: str) -> list[Any]:
 def run_geneval(args: argparse.Namespace) -> None:
     """Add up."""
     from unireel.evaluation.geneval.summary import read_results, summary
+    from unireel.evaluation.reports import geneval_page
 
-    check_json(args.json)
+    check_outputs(args)
     results = read_results(args.results)
     scores = summary(results)
+    if args.page is not None:
+        images = [(each.tag, each.prompt, each.correct, Path(each.file)) for each in results]
+        command = command_line(["evaluate", "aggregate", "geneval", str(args.results)], args, [])
+        write_page(args.page, geneval_page(scores, images, args.results.name, command))
     if not write({"benchmark": "geneval", "scores": plain(scores)}, args.json):
         print(table(scores))

@@ -6,7 +6,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from unireel.cli.evaluate.output import add_json_option, check_json, plain, table, write
+from unireel.cli.evaluate.output import (
+    add_json_option,
+    check_json,
+    command_line,
+    plain,
+    table,
+    write,
+    write_page,
+)
 from unireel.errors import UsageError, UserError
 
 EPILOG = """examples:
@@ -37,7 +45,10 @@ def add_parser(benchmarks: Any) -> None:
         help="bring edited films to the source's size, and cut the longer film; without it such pairs are errors",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="keep the figures of each pair, to go on there"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="keep a report and the figures of each pair, to go on there",
     )
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -59,6 +70,7 @@ def measured(args: argparse.Namespace, folder: Path) -> None:
     """Compare what ``folder`` has no figures of yet, then print everything."""
     from unireel.evaluation.editing.pairs import Pair, measure, read_pairs, scores
     from unireel.evaluation.journal import Journal, claim
+    from unireel.evaluation.reports import editing_page
 
     bad: list[tuple[str, str]] = []
     if args.pairs is not None:
@@ -85,6 +97,18 @@ def measured(args: argparse.Namespace, folder: Path) -> None:
         "counts": {"pairs": len(pairs), "bad_rows": len(bad), "failed": len(failed)},
         "problems": problems,
     }
+    if args.out is not None:
+        by_id = {each.id: each for each in pairs}
+        shown = [
+            (record, pair.source, pair.edited, pair.instruction)
+            for record in journal
+            if (pair := by_id.get(record["id"])) is not None
+        ]
+        command = command_line(
+            ["evaluate", "editing"], args, ["source", "edited", "mask", "pairs", "fit", "out"]
+        )
+        name = (args.pairs or args.edited).name
+        write_page(folder / "report.html", editing_page(found, shown, name, command, document["counts"]))
     if write(document, args.json):
         return
     print(table(found, digits=4))

@@ -8,14 +8,21 @@ from unireel.errors import UsageError
 
 if TYPE_CHECKING:
     from unireel.backbones.remote import Endpoint
+    from unireel.evaluation.videoqa.local_judge import LocalJudge
 
 
 def add_judge_options(parser: Any) -> None:
-    """Add the options of a judge behind an endpoint."""
+    """Add the options of a judge: behind an endpoint, or on this machine."""
     parser.add_argument(
         "--judge-url", metavar="URL", help="an OpenAI-compatible endpoint, http://host:port/v1"
     )
     parser.add_argument("--judge-model", metavar="NAME", help="the model there")
+    parser.add_argument(
+        "--judge-local",
+        metavar="MODEL",
+        help="or a language model of the transformers library: a folder or a hub id",
+    )
+    parser.add_argument("--judge-device", metavar="DEVICE", help="where that computes (default: CUDA if any)")
     parser.add_argument(
         "--judge-key-env",
         default="OPENAI_API_KEY",
@@ -45,17 +52,37 @@ def add_judge_options(parser: Any) -> None:
     )
 
 
-def make_judge(args: argparse.Namespace) -> "Endpoint":
-    """The judge that the options describe; nothing is sent yet.
+def check_judge(args: argparse.Namespace) -> None:
+    """Raise a :class:`UsageError` if an option is missing or wrong; nothing is sent or loaded."""
+    prices(args)
+    if args.judge_local:
+        for name in ("url", "model", "requests", "tokens", "price"):
+            if getattr(args, f"judge_{name}") is not None:
+                raise UsageError(f"--judge-{name} is for a judge behind an endpoint, not for --judge-local")
+    else:
+        endpoint(args)
+
+
+def make_judge(args: argparse.Namespace) -> "Endpoint | LocalJudge":
+    """The judge that the options describe.
 
     Raises:
-        UsageError: an option is missing or wrong.
+        UserError: an option is missing or wrong, or the local judge cannot be loaded.
     """
+    check_judge(args)
+    if not args.judge_local:
+        return endpoint(args)
+    from unireel.evaluation.videoqa.local_judge import LocalJudge
+
+    return LocalJudge(args.judge_local, args.judge_device)
+
+
+def endpoint(args: argparse.Namespace) -> "Endpoint":
+    """The judge behind an endpoint; nothing is sent yet."""
     from unireel.backbones.remote import Endpoint
 
     if not args.judge_url or not args.judge_model:
-        raise UsageError("the metric 'judge' needs --judge-url and --judge-model")
-    prices(args)
+        raise UsageError("the metric 'judge' needs --judge-url and --judge-model, or --judge-local")
     return Endpoint(
         args.judge_url,
         args.judge_model,
@@ -77,7 +104,7 @@ def prices(args: argparse.Namespace) -> tuple[float, float] | None:
     return read, written
 
 
-def cost(args: argparse.Namespace, judge: "Endpoint") -> dict[str, Any]:
+def cost(args: argparse.Namespace, judge: "Endpoint | LocalJudge") -> dict[str, Any]:
     """What the judge used in this run."""
     spent: dict[str, Any] = {"url": judge.url, "model": judge.model, **judge.spent.to_dict()}
     both = prices(args)

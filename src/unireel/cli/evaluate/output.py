@@ -1,7 +1,9 @@
 """What the benchmarks' commands share: scores as JSON and as a table, and files for them."""
 
+import argparse
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +12,7 @@ from unireel.cli.options import check_writable
 from unireel.errors import UserError
 
 if TYPE_CHECKING:
-    from unireel.evaluation.intervals import Score
-
-Figures = Mapping[str, "Score | float"]
-"""Scores by name; a plain number is one whose spread is not known."""
+    from unireel.evaluation.page import Figures
 
 
 def add_json_option(parser: Any) -> None:
@@ -36,7 +35,33 @@ def check_json(target: str | None) -> None:
         check_file(Path(target))
 
 
-def plain(scores: Figures) -> dict[str, dict[str, float]]:
+def add_page_option(parser: Any) -> None:
+    """Add ``--page``."""
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="also write an HTML page that needs no network"
+    )
+
+
+def write_page(path: Path, content: str) -> None:
+    """Write a page whole, or not at all."""
+    from unireel.media.atomic import replacing_file
+
+    with replacing_file(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def command_line(words: Sequence[str], args: argparse.Namespace, options: Sequence[str]) -> str:
+    """The command that gives the same again: ``words``, then those of ``options`` that were given."""
+    given = {name: getattr(args, name) for name in options}
+    flags = [
+        [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        for name, value in given.items()
+        if value is not None and value is not False
+    ]
+    return shlex.join(["unireel", *words, *(word for flag in flags for word in flag)])
+
+
+def plain(scores: "Figures") -> dict[str, dict[str, float]]:
     """Scores as JSON: ``{"value", "low", "high", "n"}``, or ``{"value"}`` alone."""
     return {
         name: {"value": score} if isinstance(score, int | float) else asdict(score)
@@ -59,7 +84,7 @@ def write(document: Mapping[str, Any], target: str | None) -> bool:
     return False
 
 
-def table(scores: Figures, factor: float = 1.0, digits: int = 3) -> str:
+def table(scores: "Figures", factor: float = 1.0, digits: int = 3) -> str:
     """The scores as text, one a line; ``factor`` 100 shows percent."""
     width = max(map(len, scores), default=0)
     lines = [f"{'':{width}s}    value    95 % interval        n"]

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unireel.cli.evaluate.making import add_making_options, make_films, prepare_folder, say_what_is_missing
-from unireel.cli.evaluate.output import add_json_option, check_json, plain, table, write
+from unireel.cli.evaluate.output import (
+    add_json_option,
+    check_json,
+    command_line,
+    plain,
+    table,
+    write,
+    write_page,
+)
 from unireel.cli.options import whole_number
 from unireel.errors import UsageError, UserError
 
@@ -144,7 +152,8 @@ def save(results: "Results", path: Path) -> None:
 
 
 def report(args: argparse.Namespace, results: "Results", problems: list[dict[str, str]]) -> None:
-    """Print the dimensions that there are, and the totals if all are."""
+    """Print the dimensions that there are, and the totals if all are; write the page of a suite's run."""
+    from unireel.evaluation.reports import vbench_page
     from unireel.evaluation.vbench.dimensions import DIMENSIONS
     from unireel.evaluation.vbench.uncertainty import dimension_scores, group_scores
 
@@ -152,6 +161,19 @@ def report(args: argparse.Namespace, results: "Results", problems: list[dict[str
     missing = [name for name in DIMENSIONS if name not in results.raw]
     if not missing:
         scores = group_scores(results.raw, results.films) | scores
+    if args.suite is not None and scores:
+        options = [
+            "model",
+            "suite",
+            "dimensions",
+            "samples",
+            "flicker_samples",
+            "frames",
+            "steps",
+            "guidance",
+        ]
+        command = command_line(["evaluate", "vbench"], args, [*options, "seed", "scale", "out"])
+        write_page(args.out / "report.html", vbench_page(scores, results.films, args.model, command))
     document = {
         "benchmark": "vbench",
         "scores": plain(scores),

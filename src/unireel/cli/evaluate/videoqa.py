@@ -9,9 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unireel.cli.evaluate.judging import add_judge_options, cost, make_judge
+from unireel.cli.evaluate.judging import add_judge_options, check_judge, cost, make_judge
 from unireel.cli.evaluate.making import prepare_folder
-from unireel.cli.evaluate.output import add_json_option, check_json, plain, table, write
+from unireel.cli.evaluate.output import (
+    add_json_option,
+    check_json,
+    command_line,
+    plain,
+    table,
+    write,
+    write_page,
+)
 from unireel.cli.options import load_model, whole_number
 from unireel.errors import UsageError, UserError
 
@@ -29,6 +37,7 @@ EPILOG = """examples:
   unireel evaluate videoqa --model http://localhost:8000/v1#qwen3-vl --videos V --questions Q --out runs/qa
   unireel evaluate videoqa --predictions P --questions Q --metric exact,judge --out runs/qa \\
       --judge-url http://localhost:8000/v1 --judge-model qwen3 --judge-requests 20000
+  unireel evaluate videoqa --predictions P --questions Q --metric judge --out runs/qa --judge-local models/qwen3
 
 Questions and predictions are joined on their ids. What does not fit together, cannot be read or is not judged is
 counted and listed; a question without prediction counts as answered wrong. Every fourth question is asked again about
@@ -96,7 +105,7 @@ def add_parser(benchmarks: Any) -> None:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="keep scores, every question's record and the judge's verdicts",
+        help="keep scores, a report, every question's record and the judge's verdicts",
     )
     add_judge_options(parser)
     add_json_option(parser)
@@ -220,7 +229,7 @@ def chosen_metrics(args: argparse.Namespace, dataset: "Dataset") -> "tuple[list[
         if name not in NAMES:
             raise UsageError(f"there is no metric '{name}'; accepted: {', '.join(NAMES)}")
     if "judge" in names:
-        make_judge(args)
+        check_judge(args)
         if args.out is None:
             raise UsageError("the metric 'judge' needs --out, where the verdicts are kept")
     if args.out is not None:
@@ -273,6 +282,7 @@ def finish(
     }
     if args.out is not None:
         keep(args.out, document, records)
+        show(args, document, scores, records)
     if write(document, args.json):
         return
     print(table(scores))
@@ -314,6 +324,27 @@ def keep(folder: Path, document: dict[str, Any], records: Sequence[dict[str, Any
     for name, content in (("items.jsonl", lines), ("scores.json", text)):
         with replacing_file(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
+
+
+def show(
+    args: argparse.Namespace,
+    document: dict[str, Any],
+    scores: "dict[str, Score]",
+    records: Sequence[dict[str, Any]],
+) -> None:
+    """Write ``report.html``."""
+    from unireel.evaluation.reports import videoqa_page
+    from unireel.evaluation.videoqa.datasets import DATASETS
+    from unireel.evaluation.videoqa.running import find_video, read_names
+
+    names = read_names(args.video_names) if args.video_names else {}
+    dataset = DATASETS[args.dataset]
+    find = None if args.videos is None else lambda name: find_video(name, args.videos, dataset, names)
+    options = ["predictions", "model", "videos", "video_names", "frames", "questions", "answers", "dataset"]
+    options += ["metric", "wordnet", "judge_url", "judge_model", "judge_local", "out"]
+    command = command_line(["evaluate", "videoqa"], args, options)
+    name = args.model or args.predictions.name
+    write_page(args.out / "report.html", videoqa_page(document, scores, records, name, command, find))
 
 
 def say_problems(problems: "Sequence[Problem]", kinds: "Counter[str]") -> None:

@@ -18,11 +18,12 @@ TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_
 
 @dataclass(frozen=True)
 class Judged:
-    """One image: the prompt's tag, the prompt, and whether everything asked for was found."""
+    """One image: the prompt's tag, the prompt, whether everything asked for was found, and the image's file."""
 
     tag: str
     prompt: str
     correct: bool
+    file: str = ""
 
 
 def read_results(path: Path) -> list[Judged]:
@@ -41,7 +42,7 @@ def read_results(path: Path) -> list[Judged]:
             continue
         try:
             data = json.loads(line)
-            judged = Judged(data["tag"], data["prompt"], data["correct"])
+            judged = Judged(data["tag"], data["prompt"], data["correct"], str(data.get("filename", "")))
         except (ValueError, KeyError, TypeError):
             raise UserError(f"line {number} of {path} is not a result of GenEval") from None
         if judged.tag not in TAGS or not isinstance(judged.correct, bool):

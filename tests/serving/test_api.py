@@ -87,15 +87,16 @@ def test_openais_client_makes_films(api_on, served, tmp_path):
     assert (thumbnail.format, thumbnail.size) == ("WEBP", (96, 96))
 
     first = ai.videos.create(prompt=STAR, input_reference=("../../x.png", png(), "image/png"))
-    second = ai.videos.create(
-        prompt=STAR,
-        input_reference={"image_url": data_url(png(), "image/png")},
-        extra_body={"seed": first.seed},
-    )
-    pair = [ai.videos.poll(each.id) for each in (first, second)]
-    files = [ai.videos.download_content(each.id).read() for each in pair]
-    made = [Clip.load(_saved(tmp_path, raw)).frames.astype(int) for raw in files]
-    assert np.abs(made[0] - made[1]).max() <= 2, "a file and a data URL are the same picture"
+    assert ai.videos.poll(first.id).status == "completed"
+    # OpenAI's client has no way to send an address.
+    body = {
+        "prompt": STAR,
+        "input_reference": {"image_url": data_url(png(), "image/png")},
+        "seed": first.seed,
+    }
+    second = ai.videos.poll(client.post("/v1/videos", json=body).json()["id"])
+    files = [ai.videos.download_content(each.id).read() for each in (first, second)]
+    assert files[0] == files[1], "a file and a data: URL are the same picture"
 
     ids = [each.id for each in ai.videos.list(limit=2)]
     assert ids == [second.id, first.id, video.id]

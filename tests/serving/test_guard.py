@@ -111,6 +111,22 @@ def test_a_body_is_refused_by_its_size(api_on):
     assert client.get("/v1/videos").json()["data"] == []
 
 
+def test_all_bodies_together_are_bounded(api_on):
+    client = api_on(Settings(max_bodies=10_000, body_seconds=PATIENCE))
+    kind = b"Content-Type: application/json\r\n"
+    head = b"POST /v1/videos HTTP/1.1\r\nHost: x\r\n" + kind + b"Content-Length: 9000\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as holding:
+        holding.sendall(head + b"x" * 8000)
+        end = time.monotonic() + PATIENCE
+        while True:
+            answer = client.post("/v1/videos", json={"prompt": "x" * 5000})
+            if error(answer) == (429, "busy") or time.monotonic() > end:
+                break
+        assert error(answer) == (429, "busy") and answer.headers["retry-after"] == "1"
+    while error(client.post("/v1/videos", json={"prompt": "x" * 5000}))[1] != "prompt_too_long":
+        assert time.monotonic() < end
+
+
 def test_slow_clients_are_left(api_on):
     client = api_on(Settings(header_seconds=0.5, body_seconds=0.5))
     start = time.monotonic()

@@ -4,6 +4,8 @@ import argparse
 import ipaddress
 import logging
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--port", type=whole_number(0, 65535), default=8000, help="0 lets the system choose (default: 8000)"
+    )
+    parser.add_argument(
+        "--no-page", dest="page", action="store_false", help="serve the API only, without the web page at /"
     )
     access = parser.add_argument_group("who may come")
     access.add_argument(
@@ -110,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
         return ServedModel.load(args.model, args.device)
 
     engine = Engine(store, load, max_batch=args.batch)
-    app = create_app(engine, settings, args.grace)
+    app = create_app(engine, settings, args.grace, page=args.page and _page_is_there())
     try:
         listening = listen(args.host, args.port)
     except OSError as error:
@@ -120,6 +125,18 @@ def run(args: argparse.Namespace) -> None:
     logging.getLogger("unireel.serving").setLevel(logging.INFO)
     print(f"unireel: {args.model} on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     Server(app, engine, settings, host, port, args.grace).run([listening])
+    if engine.alive:
+        # It is in the middle of a step that takes too long, which is made again after the next start.
+        logging.shutdown()
+        os._exit(0)
+
+
+def _page_is_there() -> bool:
+    """Whether the web page's library is installed; says on the standard error what to do if not."""
+    if find_spec("gradio") is not None:
+        return True
+    print("unireel: no web page: pip install 'unireel[page]' (or --no-page)", file=sys.stderr, flush=True)
+    return False
 
 
 def _settings(args: argparse.Namespace) -> "Settings":

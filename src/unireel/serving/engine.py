@@ -30,6 +30,9 @@ State = Literal["loading", "ready", "failed", "stopping"]
 SWEEP_SECONDS = 30.0
 """How often expired jobs are looked for."""
 
+QUESTION_BYTES = 2**30
+"""What the films of all waiting questions may take in memory."""
+
 LOADING_SECONDS = 5
 """What clients are told to wait while the model is being loaded."""
 
@@ -235,7 +238,8 @@ class Engine:
         """
         _ = self.model
         with self._mutex:
-            if len(self._questions) >= self.max_questions:
+            held = question.clip.frames.nbytes + sum(each.clip.frames.nbytes for each in self._questions)
+            if len(self._questions) >= self.max_questions or (self._questions and held > QUESTION_BYTES):
                 raise ApiError("queue_full", retry_after=self.retry_after(1))
             self._questions.append(question)
         self._wake.set()

@@ -60,6 +60,9 @@ CATALOGUE = {
     "model_cannot_reflect": Entry(400, _REQUEST, "this model cannot reflect"),
     # the server
     "queue_full": Entry(429, "rate_limit_error", "the queue is full; try again in {seconds} seconds"),
+    "busy": Entry(
+        429, "rate_limit_error", "too much is being sent at the same time; try again in {seconds} seconds"
+    ),
     "storage_full": Entry(
         429, "rate_limit_error", "the storage is full; delete videos or try again in {seconds} seconds"
     ),

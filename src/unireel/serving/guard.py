@@ -21,6 +21,8 @@ from unireel.serving.settings import Settings
 
 logger = logging.getLogger("unireel.serving.access")
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 OPEN_PATHS = ("/health", "/ready")
 """What load balancers look at; they say nothing but whether the server lives."""
 
@@ -31,6 +33,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
+        self.held = 0
+        """Bytes of the bodies of all requests that are not answered yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -38,7 +42,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self.settings)
+        exchange = _Exchange(scope, receive, send, self)
         try:
             exchange.check()
             await self.app(scope, exchange.receive, exchange.send)
@@ -50,25 +54,28 @@ class Guard:
             logger.exception("request %s", exchange.id)
             await exchange.refuse(ApiError("internal_error"))
         finally:
+            self.held -= exchange.bytes
             self._record(scope, exchange)
 
     def _record(self, scope: Scope, exchange: _Exchange) -> None:
         route = getattr(scope.get("route"), "path", "other")
+        method = scope["method"] if scope["method"] in METHODS else "OTHER"
         seconds = time.monotonic() - exchange.start
-        self.metrics.requests.labels(scope["method"][:10], route, str(exchange.status or 499)).inc()
+        self.metrics.requests.labels(method, route, str(exchange.status or 499)).inc()
         self.metrics.latency.labels(route).observe(seconds)
         line = "%s %s %s %.1f ms %s"
-        logger.info(line, scope["method"][:10], route, exchange.status or 499, 1000 * seconds, exchange.id)
+        logger.info(line, method, route, exchange.status or 499, 1000 * seconds, exchange.id)
 
 
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
-        self.scope, self._receive, self._send, self.settings = scope, receive, send, settings
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.guard, self.settings = guard, guard.settings
         self.id, self.start = f"req_{uuid.uuid4().hex}", time.monotonic()
         self.status = 0
-        self._bytes, self._complete = 0, False
+        self.bytes, self._complete = 0, False
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
 
     def check(self) -> None:
@@ -111,8 +118,12 @@ class _Exchange:
             message = await asyncio.wait_for(self._receive(), max(left, 0.001))
         except TimeoutError:
             raise ApiError("request_timeout", limit=f"{self.settings.body_seconds:g}") from None
-        self._bytes += len(message.get("body", b""))
-        if self._bytes > self.settings.max_body:
+        size = len(message.get("body", b""))
+        self.bytes += size
+        self.guard.held += size
+        if self.guard.held > self.settings.max_bodies:
+            raise ApiError("busy", retry_after=1)
+        if self.bytes > self.settings.max_body:
             raise ApiError("body_too_large", limit=self.settings.max_body)
         self._complete = message["type"] != "http.request" or not message.get("more_body", False)
         return message

@@ -24,6 +24,7 @@ class Settings:
         max_side: pixels of a film's or a picture's side after enlargement.
         max_media: films and pictures of one request.
         max_body: bytes of a request's body.
+        max_bodies: bytes of all bodies that are being received or answered.
         header_seconds, body_seconds: in which a request's headers and its body must have arrived.
         write_seconds: in which a client must take each piece of an answer.
         decoders: media decoded at the same time.
@@ -40,6 +41,7 @@ class Settings:
     max_side: int = 2048
     max_media: int = 8
     max_body: int = 96 * 2**20
+    max_bodies: int = 2**30
     header_seconds: float = 10.0
     body_seconds: float = 60.0
     write_seconds: float = 60.0

@@ -26,13 +26,19 @@ _STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
 _BODIES = (schema.VideoCreate, schema.VideoEdit, schema.ImageGenerate, schema.ImageEdit, schema.ChatRequest)
 
 
-def create_app(engine: Engine, settings: Settings | None = None, grace: float = 30.0) -> FastAPI:
+def create_app(
+    engine: Engine, settings: Settings | None = None, grace: float = 30.0, page: bool = False
+) -> FastAPI:
     """The server around an engine, which starts and stops with it.
 
     Args:
         engine: not started yet.
         settings: limits and the key; the defaults let everybody in.
         grace: seconds that what is running has to end when the server stops.
+        page: whether there is a web page at ``/``.
+
+    Raises:
+        UserError: a page is wanted and Gradio is not installed.
     """
     settings = settings or Settings()
     context = Context(engine, settings, Intake(settings))
@@ -65,6 +71,10 @@ def create_app(engine: Engine, settings: Settings | None = None, grace: float = 
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_middleware(Guard, settings=settings, metrics=engine.metrics)
     _describe_bodies(app)
+    if page:
+        from unireel.serving.page import mount
+
+        mount(app, context)  # last: it takes every path that is left
     return app
 
 

@@ -1,0 +1,5 @@
+"""The web page at ``/``: make films, ask about them, and where the model can, edit them."""
+
+from unireel.serving.page.mounting import mount
+
+__all__ = ["mount"]

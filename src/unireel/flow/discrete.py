@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unireel.flow.text import TextFlow, draw
+from unireel.flow.text import Generator, TextFlow, by_row, draw
 
 LEAST_TIME = 1e-3
 """Time below which a weight of 1 / t grows no further."""
@@ -54,16 +54,19 @@ class DiscreteFlow(TextFlow):
         """The words themselves."""
         return ids
 
-    def noise(self, shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    def noise(self, shape: tuple[int, int], generator: Generator = None) -> Tensor:
         """Words of the source, (B, L) int64."""
-        words = torch.randint(self.vocabulary, shape, generator=generator)
-        known = torch.rand(shape, generator=generator) < self.uniform
+        words = by_row(
+            lambda each, own: torch.randint(self.vocabulary, each, generator=own), shape, generator
+        )
+        known = by_row(lambda each, own: torch.rand(each, generator=own), shape, generator) < self.uniform
         return torch.where(known, words, self.mask) if self.uniform < 1 else words
 
-    def corrupt(self, ids: Tensor, time: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def corrupt(self, ids: Tensor, time: Tensor, generator: Generator = None) -> Tensor:
         """Each word kept with probability 1 - t, else from the source."""
         noise = self.noise((ids.shape[0], ids.shape[1]), generator).to(ids.device)
-        gone = torch.rand(ids.shape, generator=generator).to(ids.device) < time
+        height = by_row(lambda each, own: torch.rand(each, generator=own), ids.shape, generator)
+        gone = height.to(ids.device) < time
         return torch.where(gone, noise, ids)
 
     def loss(self, output: Tensor, ids: Tensor, state: Tensor, time: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ class DiscreteFlow(TextFlow):
         state: Tensor,
         now: float,
         then: float,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
         churn: float = 0.0,
     ) -> Tensor:
         """A draw from :meth:`transition`.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unireel.flow.matching import interpolate
-from unireel.flow.text import TextFlow
+from unireel.flow.text import Generator, TextFlow, by_row
 
 LEAST_TIME = 1e-3
 """Time below which a velocity is computed as if at this time."""
@@ -38,11 +38,12 @@ class VectorFlow(TextFlow):
         """The words' vectors (B, L, d)."""
         return F.embedding(ids, self.table())
 
-    def noise(self, shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    def noise(self, shape: tuple[int, int], generator: Generator = None) -> Tensor:
         """Gaussian noise (B, L, d) float32."""
-        return torch.randn((*shape, self.codes.shape[-1]), generator=generator)
+        wide = (*shape, self.codes.shape[-1])
+        return by_row(lambda each, own: torch.randn(each, generator=own), wide, generator)
 
-    def corrupt(self, ids: Tensor, time: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def corrupt(self, ids: Tensor, time: Tensor, generator: Generator = None) -> Tensor:
         """The straight path's state."""
         noise = self.noise((ids.shape[0], ids.shape[1]), generator).to(self.codes)
         return interpolate(self.clean(ids), noise, time[..., None])
@@ -62,7 +63,7 @@ class EmbeddingFlow(VectorFlow):
         return output.double().softmax(-1)
 
     def step(
-        self, output: Tensor, state: Tensor, now: float, then: float, generator: torch.Generator | None = None
+        self, output: Tensor, state: Tensor, now: float, then: float, generator: Generator = None
     ) -> Tensor:
         """A step of Euler's along the velocity to the mean vector; nothing is drawn."""
         return state + (then - now) * (state - self.shown(output)) / max(now, LEAST_TIME)
@@ -87,7 +88,7 @@ class VelocityFlow(VectorFlow):
         return F.one_hot(nearest, len(self.codes)).double()
 
     def step(
-        self, output: Tensor, state: Tensor, now: float, then: float, generator: torch.Generator | None = None
+        self, output: Tensor, state: Tensor, now: float, then: float, generator: Generator = None
     ) -> Tensor:
         """A step of Euler's along the velocity; nothing is drawn."""
         return state + (then - now) * output

@@ -7,9 +7,14 @@ the state is (words, or vectors that stand for words) is theirs. B batch, L word
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+Generator = torch.Generator | Sequence[torch.Generator] | None
+"""Where noise comes from: one generator for a batch, or one for each of its texts, so that a seed means the same text
+whatever stands beside it."""
 
 
 class TextFlow(abc.ABC):
@@ -23,11 +28,11 @@ class TextFlow(abc.ABC):
         """The state at time 0 of words (B, L): (B, L) int64 or (B, L, d)."""
 
     @abc.abstractmethod
-    def noise(self, shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    def noise(self, shape: tuple[int, int], generator: Generator = None) -> Tensor:
         """A state at time 1 for (B, L) words; drawn on the CPU, so that a seed means the same everywhere."""
 
     @abc.abstractmethod
-    def corrupt(self, ids: Tensor, time: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def corrupt(self, ids: Tensor, time: Tensor, generator: Generator = None) -> Tensor:
         """The state at ``time`` (B, L) in [0, 1] of words ``ids`` (B, L)."""
 
     @abc.abstractmethod
@@ -40,7 +45,7 @@ class TextFlow(abc.ABC):
 
     @abc.abstractmethod
     def step(
-        self, output: Tensor, state: Tensor, now: float, then: float, generator: torch.Generator | None = None
+        self, output: Tensor, state: Tensor, now: float, then: float, generator: Generator = None
     ) -> Tensor:
         """The state at time ``then`` < ``now`` from the network's ``output`` at ``state``."""
 
@@ -49,12 +54,33 @@ class TextFlow(abc.ABC):
         return None
 
 
-def draw(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def by_row(
+    random: Callable[[Sequence[int], torch.Generator | None], Tensor],
+    shape: Sequence[int],
+    generator: Generator,
+) -> Tensor:
+    """``random(shape, generator)``, each row from its own generator if there are as many.
+
+    Raises:
+        ValueError: there are generators for another number of rows.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return random(shape, generator)
+    if len(generator) != shape[0]:
+        raise ValueError(f"{shape[0]} texts need one generator or as many, not {len(generator)}")
+    return torch.stack([random(shape[1:], each) for each in generator])
+
+
+def draw(probabilities: Tensor, generator: Generator = None) -> Tensor:
     """One number for each distribution in (..., V): (...) int64.
 
     By inversion in float64: in less, the tail is cut off and the temperature is in effect lower (arXiv 2409.02908).
     """
     total = probabilities.double().cumsum(-1)
-    height = torch.rand(total.shape[:-1], generator=generator, dtype=torch.float64).to(total.device)
+    height = by_row(_height, total.shape[:-1], generator).to(total.device)
     drawn = torch.searchsorted(total, (height[..., None] * total[..., -1:]), right=True)[..., 0]
     return drawn.clamp_max(probabilities.shape[-1] - 1)
+
+
+def _height(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    return torch.rand(tuple(shape), generator=generator, dtype=torch.float64)

@@ -16,7 +16,7 @@ from unireel.backbones.uni_rows import Film
 from unireel.backbones.uni_wan import UniWanTransformer
 from unireel.backbones.wan import Prediction, token_times
 from unireel.flow.sampling import sample, time_grid
-from unireel.flow.text import TextFlow
+from unireel.flow.text import Generator, TextFlow
 from unireel.systems.univigu.pages import Page
 from unireel.systems.univigu.writing import Branch, Writer, Written, guided, remembered
 
@@ -104,7 +104,7 @@ def sample_pair(
     end: int,
     sampling: PairSampling = PairSampling(),
     first: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generator = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Written]:
     """A film and a text that belong together, from noise.

@@ -15,7 +15,7 @@ from torch import Tensor
 from unireel.backbones.uni_rows import Film, Memory, Words
 from unireel.backbones.uni_wan import UniWanTransformer
 from unireel.flow.discrete import DiscreteFlow
-from unireel.flow.text import TextFlow
+from unireel.flow.text import Generator, TextFlow
 from unireel.systems.univigu.pages import Page
 
 Order = Literal["sure", "rates"]
@@ -55,7 +55,7 @@ class Writer:
         flow: TextFlow,
         page: Page,
         end: int,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
     ) -> None:
         self.model, self.flow, self.page, self.end, self.generator = model, flow, page, end, generator
         clean = flow.clean(page.ids)
@@ -153,7 +153,7 @@ def write(
     churn: float = 0.0,
     greedy: bool = True,
     reuse: bool | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generator = None,
 ) -> Written:
     """Fill a page, about a film if one is given.
 

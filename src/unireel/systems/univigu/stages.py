@@ -1,0 +1,289 @@
+"""Training of Uni-ViGU: both streams in one process, each at its own time.
+
+Knowledge Recall writes the prompt under a condition that is mostly dropped; Capability Refinement writes detailed
+descriptions, and answers to questions that stand in the text as given words. Both are this stage with another mix.
+"""
+
+# Modules of torch and of the model libraries are typed too loosely for these rules.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false
+# pyright: reportOptionalOperand=false
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from unireel.backbones.text import encode_text
+from unireel.backbones.uni_rows import Film, Words
+from unireel.backbones.uni_wan import UniWanTransformer
+from unireel.backbones.uni_wan_files import with_text
+from unireel.backbones.wan import LEAST_TIME, MatmulAttention, Prediction, token_times
+from unireel.clip import Clip
+from unireel.data.cache import CacheConfig, FilmCache, build
+from unireel.data.latents import autoencoder_digest, latents_of
+from unireel.data.world import films
+from unireel.flow.formulations import Formulation, text_flow
+from unireel.flow.matching import interpolate, sample_times, velocity
+from unireel.flow.text import TextFlow
+from unireel.hub import find_model, read_card
+from unireel.systems.base.pipeline import TEXT_LENGTH
+from unireel.systems.univigu.lessons import Batches, Mix
+from unireel.systems.univigu.pipeline import UniViguPipeline
+from unireel.training.stage import ParameterRule, Stage
+from unireel.world.language import caption_score, questions_for
+from unireel.world.sampling import sample_scene
+from unireel.world.scene import FPS
+
+MOST_WEIGHT = 8.0
+"""Largest weight of an error in predicted latents: that of the velocity's error, 1 / t squared, up to this."""
+
+
+@dataclass(frozen=True)
+class UniConfig:
+    """Where a stage starts, and how its losses are weighed.
+
+    Attributes:
+        base: model whose transformer, text encoder, tokenizer and autoencoder are taken: a packaged model or a folder.
+        start_from: an exported model of Uni-ViGU to go on from instead; its formulation must be this one.
+        formulation: of text; ``uniform`` is the share of random words of the hybrid one, ``code_width`` the width of
+            continuous ones, ``learn_codes`` whether their vectors are learned.
+        text_init, text_ffn: see :func:`~unireel.backbones.uni_wan_files.with_text`.
+        text_slots: places of the text stream.
+        mix: what the batches are.
+        batch_size: films or texts in a batch.
+        film_weight: of the film's loss, the mean over its tokens; the text's is the mean over its words, and weighs 1.
+        padding_weight: of a word behind the end in that mean.
+        times: of film and text in pairs: drawn apart, or the same.
+        shift, film_uniform: of the film's times, see :func:`~unireel.flow.matching.sample_times`.
+        shared_lr: factor on the learning rate of everything that the film stream had already.
+        evaluate_films: held-out films that :meth:`UniStage.evaluate` describes and asks about.
+    """
+
+    base: str = "pocket/base"
+    start_from: str = ""
+    films: str = "cache/films-48"
+    film_count: int = 60_000
+    used_films: int = 60_000
+    size: int = 48
+    formulation: Formulation = "masked"
+    uniform: float = 0.1
+    code_width: int = 16
+    learn_codes: bool = True
+    text_init: Literal["video", "new"] = "video"
+    text_ffn: Literal["own", "shared"] = "own"
+    text_slots: int = 96
+    mix: Mix = field(default_factory=Mix)
+    batch_size: int = 32
+    film_weight: float = 1.0
+    padding_weight: float = 0.1
+    times: Literal["independent", "tied"] = "independent"
+    shift: float = 2.0
+    film_uniform: float = 0.2
+    shared_lr: float = 0.5
+    data_seed: int = 5
+    evaluate_films: int = 16
+
+
+class UniStage(Stage):
+    """Flow matching on latents and the chosen flow on words, of a model that has one network for both."""
+
+    config_class = UniConfig
+    config: UniConfig
+    forward_methods = (*Stage.forward_methods, "streams")
+
+    def __init__(self, config: UniConfig) -> None:
+        super().__init__(config)
+        folder = find_model(config.start_from or config.base)
+        settings = read_card(folder).get("settings", {})
+        self.prediction: Prediction = settings.get("prediction", "velocity")
+        self.settings = {
+            name: settings[name] for name in ("steps", "guidance", "shift", "staged") if name in settings
+        }
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+        self.vae = AutoencoderKLCosmos.from_pretrained(folder / "vae").float().eval().requires_grad_(False)
+        self.text_encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder").float().eval()
+        self.text_encoder.requires_grad_(False)
+        if config.start_from:
+            transformer = UniWanTransformer.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+            self._require(settings.get("formulation"))
+        else:
+            video = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+            transformer = with_text(video, len(self.tokenizer), config.text_init, **self._text_settings())
+        transformer.set_attn_processor(MatmulAttention())
+        self.module = nn.ModuleDict({"transformer": transformer.train()})
+        if config.formulation in ("embedding", "velocity"):
+            transformer.text_codes.requires_grad_(config.learn_codes)
+        build(Path(config.films), CacheConfig(config.film_count, config.size))
+        cache = FilmCache(config.films)
+        latents = latents_of(cache, self.vae, autoencoder_digest(folder / "vae"), config.used_films)
+        self.batches = Batches(
+            cache,
+            latents,
+            self.tokenizer,
+            config.mix,
+            config.batch_size,
+            config.data_seed,
+            TEXT_LENGTH,
+            config.text_slots,
+        )
+        self.samples_per_batch = config.batch_size
+
+    def _require(self, formulation: str | None) -> None:
+        if formulation != self.config.formulation:
+            raise ValueError(
+                f"'{self.config.start_from}' writes text as '{formulation}', not as '{self.config.formulation}'"
+            )
+
+    def _text_settings(self) -> dict[str, Any]:
+        own = self.config
+        continuous = own.formulation in ("embedding", "velocity")
+        return {
+            "text_mask": own.formulation in ("masked", "hybrid"),
+            "code_width": own.code_width if continuous else 0,
+            "text_output": "velocity" if own.formulation == "velocity" else "logits",
+            "text_ffn": own.text_ffn,
+            "text_slots": own.text_slots,
+        }
+
+    @property
+    def flow(self) -> TextFlow:
+        """Text as a flow, over the model's own vectors of words if it has any."""
+        codes = getattr(self.module["transformer"], "text_codes", None)
+        return text_flow(self.config.formulation, len(self.tokenizer), codes, self.config.uniform)
+
+    def parameter_groups(self) -> list[ParameterRule]:
+        """Tables of words and heads are not hidden matrices; what the film stream had learns more slowly."""
+        tables = ("*text_embedding*", "*slot_embedding*", "*text_codes*", "*text_in.*", "*text_head*")
+        apart = ("*ffn_t*", "*_t", "*text_time*", "*text_norm*", "*text_table*", "*text_before*")
+        return [
+            *(ParameterRule(name, muon=False) for name in tables),
+            *(ParameterRule(name) for name in apart),
+            ParameterRule("*patch_embedding*", lr=self.config.shared_lr, muon=False),
+            ParameterRule("*proj_out*", lr=self.config.shared_lr, muon=False),
+            ParameterRule("*", lr=self.config.shared_lr),
+        ]
+
+    def batch(self, index: int) -> dict[str, Tensor]:
+        """See :meth:`~unireel.systems.univigu.lessons.Batches.batch`."""
+        return self.batches.batch(index)
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The film's loss, the text's, or their weighted sum; both are means over their own tokens."""
+        model, flow = self.module["transformer"], self.flow
+        with torch.no_grad():
+            context = encode_text(self.text_encoder, batch["ids"], batch["mask"])
+        film, time, score_film = self._film(batch) if "latents" in batch else (None, None, None)
+        words = score_text = None
+        if "words" in batch:
+            tied = self.config.times == "tied" and score_film is not None
+            words, score_text = self._words(batch, flow, time if tied else None)
+            if flow.feedback and torch.rand(()) < 0.5:
+                with torch.no_grad():
+                    before = flow.shown(model.streams(context, film, words).text)
+                words = Words(
+                    words.state, words.time, words.there, words.given, None, before * ~words.given[..., None]
+                )
+        seen = model.streams(context, film, words)
+        logs: dict[str, Tensor | float] = {}
+        total = context.new_zeros((), dtype=torch.float32)
+        if score_film is not None:
+            value = score_film(seen.video.float())
+            logs["film" if batch["latents"].shape[2] > 1 else "picture"] = value.detach()
+            total = total + self.config.film_weight * value
+        if score_text is not None:
+            value = score_text(seen.text.float())
+            kind = "text_alone" if film is None else "text_of_clean" if score_film is None else "text_of_pair"
+            logs[kind] = value.detach()
+            total = total + value
+        return total, logs
+
+    def _film(self, batch: dict[str, Tensor]) -> tuple[Film, Tensor, Callable[[Tensor], Tensor] | None]:
+        """The film's rows, its times (B,), and its loss as a function of the network's output, None if it is clean."""
+        own, data = self.config, batch["latents"]
+        if "clean" not in batch:
+            zero = data.new_zeros(len(data))
+            return Film(data, zero, torch.ones_like(zero, dtype=torch.bool)), zero, None
+        clean = batch["clean"]
+        time = sample_times(len(data), own.shift, own.film_uniform, data.device)
+        noise = torch.randn_like(data)
+        per_frame = time[:, None].repeat(1, data.shape[2])
+        per_frame[:, 0] = torch.where(clean, 0.0, time)
+        state = interpolate(data, noise, per_frame[:, None, :, None, None])
+        patch = self.module["transformer"].config["patch_size"]
+        tokens = data.shape[3] * data.shape[4] // (patch[1] * patch[2])
+        wanted = torch.ones_like(per_frame)
+        wanted[:, 0] = (~clean).float()
+
+        def score(output: Tensor) -> Tensor:
+            if self.prediction == "velocity":
+                error, weight = output - velocity(data, noise), torch.ones_like(per_frame)
+            else:
+                error = output - data
+                weight = per_frame.clamp_min(LEAST_TIME).pow(-2).clamp_max(MOST_WEIGHT)
+            return (error.square().mean(dim=(1, 3, 4)) * weight * wanted).sum() / wanted.sum()
+
+        return Film(state, token_times(time, clean, data.shape[2], tokens)), time, score
+
+    def _words(
+        self, batch: dict[str, Tensor], flow: TextFlow, time: Tensor | None
+    ) -> tuple[Words, Callable[[Tensor], Tensor]]:
+        """The text's rows, and its loss as a function of the network's output."""
+        ids, given, there = batch["words"], batch["given"], batch["there"]
+        if time is None:  # evenly spread over (0, 1], in random order
+            count = len(ids)
+            spread = (torch.arange(count, device=ids.device) + torch.rand((), device=ids.device)) / count
+            time = spread[torch.randperm(count, device=ids.device)]
+        times = time.clamp_min(1e-3)[:, None] * ~given
+        state = flow.corrupt(ids, times)
+        open_words = there & ~given
+        # A word behind the end says little: the end itself has said it.
+        ends = (ids == self.tokenizer.eos_token_id).long()
+        after = ends.cumsum(1) > ends
+        weight = open_words * torch.where(after, self.config.padding_weight, 1.0)
+
+        def score(output: Tensor) -> Tensor:
+            each = flow.loss(output, ids, state, times) * weight
+            return (each.sum(1) / weight.sum(1).clamp_min(1e-6)).mean()
+
+        return Words(state, 1000 * times, there, given), score
+
+    def pipeline(self) -> UniViguPipeline:
+        """The whole model as it is now."""
+        return UniViguPipeline(
+            self.vae,
+            self.text_encoder,
+            self.tokenizer,
+            self.module["transformer"],
+            size=self.config.size,
+            prediction=self.prediction,
+            formulation=self.config.formulation,
+            **self.settings,
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """Descriptions of held-out films (fact F1, with films' text empty) and answers to a question about each."""
+        scenes = [
+            sample_scene(11, i, "test", size=self.config.size) for i in range(self.config.evaluate_films)
+        ]
+        clips = [Clip(each, FPS) for each in films(scenes)]
+        model = self.pipeline()
+        said = model.caption_many(clips, judge=False)
+        scores = [caption_score(each.text, scene).f1 for each, scene in zip(said, scenes, strict=True)]
+        asked = [random.Random(i).choice(questions_for(scene, i)) for i, scene in enumerate(scenes)]
+        answers = model.ask_many(
+            [(clip, each.text) for clip, each in zip(clips, asked, strict=True)], judge=False
+        )
+        right = [one.text == two.answer for one, two in zip(answers, asked, strict=True)]
+        return {"caption_f1": sum(scores) / len(scores), "answers": sum(right) / len(right)}
+
+    def export(self, folder: Path) -> None:
+        """Write the whole model, which :func:`unireel.load` takes; in float32, so that the next stage loses nothing."""
+        self.pipeline().save_pretrained(folder, torch.float32)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from unireel.evaluation.page import Case, bar, document, gallery
+from unireel.evaluation.page import Case, bar, document, gallery, made_by
 from unireel.evaluation.runs import Comparison, Row, Run
 
 SHOWN = 40
@@ -23,7 +23,7 @@ def page(first: Run, second: Run, comparison: Comparison, command: str) -> str:
         f"{comparison.shared} items are in both runs; {comparison.only_first} only in the first and "
         f"{comparison.only_second} only in the second are left out. Bands are 95 % intervals of the difference, second "
         f"minus first; p values are corrected for {len(comparison.rows)} comparisons (Holm).",
-        f"Made by <code>{escape(command)}</code>",
+        made_by(command),
     )
     table = (
         f"<div class=wide><table><thead><tr><th>score</th><th>{one}</th><th>{two}</th><th class=graph>−1 to 1</th>"

@@ -73,6 +73,12 @@ def document(
 """
 
 
+def made_by(command: str) -> str:
+    """A paragraph with the command that gives a page's figures; lines break between its words only."""
+    words = " ".join(f"<span>{escape(word)}</span>" for word in command.split(" "))
+    return f"Made by <code>{words}</code>"
+
+
 def score_table(scores: Figures, heads: Container[str] = (), factor: float = 1.0, digits: int = 3) -> str:
     """Scores with their intervals, drawn where they lie between 0 and 1.
 

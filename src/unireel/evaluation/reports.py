@@ -12,7 +12,7 @@ from PIL import Image
 
 from unireel.clip import Clip
 from unireel.errors import UserError
-from unireel.evaluation.page import Case, Figures, Picture, document, gallery, score_table
+from unireel.evaluation.page import Case, Figures, Picture, document, gallery, made_by, score_table
 from unireel.evaluation.plots import histogram
 from unireel.evaluation.published import GENEVAL, VBENCH, VIDEOQA, Beside, beside
 
@@ -46,7 +46,7 @@ def report(
     """
     introduction = (
         f"<code>{escape(name)}</code>. Bands are 95 % confidence intervals.",
-        f"Made by <code>{escape(command)}</code>",
+        made_by(command),
     )
     table = score_table(scores, {next(iter(scores), "")}, 100.0 if percent else 1.0, 2 if percent else 3)
     body = "\n".join([f"<h2>Scores</h2>\n{table}", beside(scores, published, name), *sections])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from unireel.evaluation.page import Case, Picture, document, gallery, score_table
+from unireel.evaluation.page import Case, Picture, document, gallery, made_by, score_table
 from unireel.evaluation.progress import duration
 from unireel.evaluation.worldbench.ledger import Ledger
 from unireel.evaluation.worldbench.runner import CHECKER_FILMS, Plan, Result
@@ -37,7 +37,7 @@ def page(result: Result, plan: Plan, ledger: Ledger, command: str) -> str:
         f"<code>{escape(result.model)}</code> on the {escape(result.split)} split: {plan.n} items for each figure, "
         f"seed {result.seed}, films of {setting.size}×{setting.size} pixels. Bands are 95 % confidence intervals.",
         _checker(result),
-        f"Made by <code>{escape(command)}</code>",
+        made_by(command),
     )
     title = f"WorldBench: {result.model}, {result.split} split"
     body = f"<h2>Scores</h2>\n{score_table(result.scores, HEADLINES)}\n{galleries}"

@@ -1,5 +1,6 @@
 """What a run would do, without doing it."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,21 +12,23 @@ from unireel.training import checkpoint as checkpoints
 from unireel.training.distributed import start
 from unireel.training.loop import checkpoint_folder
 from unireel.training.optimizers import Muon
-from unireel.training.recipe import Recipe, differing_keys, plain
+from unireel.training.recipe import Recipe, differing_keys, plain, stage_class
 from unireel.training.trainer import Trainer
 
 
 def plan(recipe: Recipe) -> str:
     """The settings written out, parameters by optimiser, a batch's tensors, memory, and where it would start.
 
-    Builds the stage and one batch; trains nothing and writes nothing.
+    Builds the stage (one that ``plans_on_meta`` without its weights) and one batch; trains and writes nothing.
 
     Raises:
         UserError: the run could not start as the recipe stands.
     """
     parallel = start(recipe.device, recipe.parallel)
     try:
-        trainer = Trainer(recipe, parallel)
+        with torch.device("meta") if stage_class(recipe).plans_on_meta else contextlib.nullcontext():
+            trainer = Trainer(recipe, parallel)
+            batch = trainer.stage.batch(0)
         lines = [yaml.safe_dump(plain(recipe), sort_keys=False).rstrip(), ""]
         threads = torch.get_num_threads()
         where = f"{parallel.device}, {parallel.world} process(es) of {threads} thread(s)"
@@ -33,7 +36,7 @@ def plan(recipe: Recipe) -> str:
         lines += _parameters(trainer)
         lines += trainer.stage.report()
         lines.append("one micro-batch:")
-        lines += [f"  {name}: {text}" for name, text in describe(trainer.stage.batch(0)).items()]
+        lines += [f"  {name}: {text}" for name, text in describe(batch).items()]
         path = checkpoints.newest(checkpoint_folder(recipe))
         if path is None:
             lines.append(f"would start from nothing, into {recipe.output}")

@@ -44,12 +44,16 @@ class Stage(abc.ABC):
       varies.
     - ``forward_methods``: methods of the trained modules other than ``forward`` that ``loss`` calls; sharded
       training must know them to gather weights before they run.
+    - ``plans_on_meta``: whether a plan builds it on the meta device, for models too large to be built just to be
+      counted.
     """
 
     config_class: ClassVar[type]
     module: nn.Module
     samples_per_batch: int | None = None
     forward_methods: tuple[str, ...] = ("encode", "decode", "get_image_features", "get_text_features")
+
+    plans_on_meta: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config

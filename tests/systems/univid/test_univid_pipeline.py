@@ -73,8 +73,14 @@ def test_understanding_steers(model, picture):
     with_picture = model.latents(PROMPTS, start, [picture, None], steps=2)
     assert not torch.allclose(plain[0], with_picture[0], atol=1e-4)
     assert torch.allclose(plain[1], with_picture[1], atol=1e-5), "a picture is for its own prompt alone"
-    shuffled = model.latents(PROMPTS, start, steps=2, shuffled=True)
+    shuffled = model.latents(PROMPTS, start, steps=2, control="shuffled")
     assert not torch.allclose(plain, shuffled, atol=1e-4)
+    deaf = model.latents(PROMPTS, start, [picture, None], steps=2, control="deaf")
+    assert torch.allclose(deaf, model.latents(PROMPTS, start, steps=2, control="deaf"), atol=1e-5)
+    unread = model.latents(PROMPTS, start, steps=2, control="unread")
+    assert not torch.allclose(unread, plain, atol=1e-4) and not torch.allclose(
+        unread[0], unread[1], atol=1e-4
+    )
 
 
 def test_shuffling_moves_what_is_understood_and_not_the_text(model, picture):
@@ -138,7 +144,7 @@ def test_films_and_answers_have_the_base_systems_interface(model, picture):
 
 def test_best_of_keeps_one_of_the_films_with_its_seed(model):
     chosen = model.best(PROMPTS[0], 2, frames=5, seed=7, steps=2)
-    assert len(chosen.verifications) == 2
+    assert len(chosen.verifications) == len(chosen.clips) == 2 and chosen.clips[chosen.number] is chosen.clip
     scores = [each.score for each in chosen.verifications]
     assert scores[chosen.number] == max(scores)
     alone = model.generate(PROMPTS[0], frames=5, seed=7 + chosen.number, steps=2)

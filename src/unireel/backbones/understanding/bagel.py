@@ -107,13 +107,34 @@ class BagelUnderstanding:
         self, requests: Sequence[Request], max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
     ) -> list[Spoken]:
         """Answer each request: what it is told before, its frames, its question, and the start mark."""
-        rows: list[list[Segment]] = []
-        for request in requests:
-            frames = [] if request.frames is None else list(request.frames)
-            system = [self._text(request.system)] if request.system else []
-            blocks = [block for frame in frames for block in self._blocks(frame, ("vit",), len(frames))]
-            rows.append([*system, *blocks, self._text(request.question)])
+        rows = [self._asked(request) for request in requests]
         return self._speak(rows, [self.start] * len(rows), max_new_tokens, temperature, seed)
+
+    def answer_states(self, requests: Sequence[Request], answers: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What answers are learned from: the states (n, D) before each of their tokens, and those tokens (n,).
+
+        Only the answers' words and end marks are among the tokens, nothing that was asked. Gradients flow.
+        """
+        rows: list[list[Segment]] = []
+        for request, answer in zip(requests, answers, strict=True):
+            rows.append([*self._asked(request), self._text(answer)])
+        packed = pack([[row] for row in self._checked(rows)], self.model.config.geometry)
+        packed = packed.to(self.model.device, self.model.dtype)
+        states = self.model(packed)
+        chosen, targets = [], []
+        for row, segments in enumerate(rows):
+            end, said = int((packed.kinds[row] != PADDING).sum()), segments[-1]
+            assert isinstance(said, TextSegment)
+            chosen.append(states[row, end - len(said.ids) : end - 1])
+            targets += list(said.ids)[1:]
+        return torch.cat(chosen), torch.tensor(targets, device=states.device)
+
+    def _asked(self, request: Request) -> list[Segment]:
+        """What a request shows and says: what the model is told before, the frames, the question."""
+        frames = [] if request.frames is None else list(request.frames)
+        system = [self._text(request.system)] if request.system else []
+        blocks = [block for frame in frames for block in self._blocks(frame, ("vit",), len(frames))]
+        return [*system, *blocks, self._text(request.question)]
 
     @torch.no_grad()
     def _speak(

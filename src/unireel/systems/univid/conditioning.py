@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unireel.backbones.understanding.interface import VIEWS, Picture, Understanding, View
@@ -76,3 +77,8 @@ class Conditioner:
     def context(self, condition: Condition, mix: Mix = WHOLE) -> TimedContext:
         """The decoder's context as a function of flow time."""
         return TimedContext(self.connector, self.combiner, condition, mix)
+
+    def unsteered(self, condition: Condition) -> Tensor:
+        """The context without C_t: the text encoder's states and padding, of the same length."""
+        assert condition.text is not None
+        return F.pad(condition.text, (0, 0, 0, self.combiner.length - condition.text.shape[1]))

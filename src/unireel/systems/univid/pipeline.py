@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ ADAPTERS, RANKER = "adapters", "ranker"
 
 Picture = np.ndarray | Image.Image
 Progress = Callable[[int, int], None]
+Control = Literal["none", "shuffled", "deaf", "unread"]
+CONTROLS: tuple[Control, ...] = ("none", "shuffled", "deaf", "unread")
 
 
 class UniVid(BasePipeline):
@@ -223,7 +225,7 @@ class UniVid(BasePipeline):
         references: Sequence[Picture | None] | None = None,
         alignment: TemperatureAlignment | None = None,
         negative: str = "",
-        shuffled: bool = False,
+        control: Control = "none",
     ) -> list[Clip]:
         """One film for each prompt; arguments as in the base system.
 
@@ -232,8 +234,9 @@ class UniVid(BasePipeline):
             references: pictures that prompts speak of ("the colour shown in this picture"), which films do not show.
             alignment: Temperature Modality Alignment instead of the model's own.
             negative: what films should not show, for guidance; encoded on its own, with the same pictures.
-            shuffled: a control: each film gets the understanding model's states of the next prompt of its batch. What
-                remains is what the decoder's own text encoder tells it.
+            control: takes something away, to measure what it is good for: "shuffled" gives each film the
+                understanding model's states of the next prompt of its batch; "deaf" leaves these states out, so that
+                the decoder's own text encoder is all there is; "unread" leaves the text encoder's states out.
 
         Raises:
             UserError: a prompt is empty, too long, has unknown words, or speaks of a picture that is not there.
@@ -276,7 +279,7 @@ class UniVid(BasePipeline):
                 guidance,
                 alignment,
                 negative,
-                shuffled,
+                control,
                 report,
             )
             clips += [Clip(film, FPS) for film in to_frames(decode(self.vae, state))]
@@ -293,7 +296,7 @@ class UniVid(BasePipeline):
         guidance: float = 2.0,
         alignment: TemperatureAlignment | None = None,
         negative: str = "",
-        shuffled: bool = False,
+        control: Control = "none",
         report: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Latents (B, C, T, h, w) of what the prompts ask for, from ``noise`` of that shape.
@@ -302,16 +305,17 @@ class UniVid(BasePipeline):
             pictures: what the understanding model sees with each prompt, of the model's size.
             first: clean first latent frames (B, C, 1, h, w), which are kept.
             report: told the steps done.
-            steps, guidance, alignment, negative, shuffled: as in :meth:`generate_many`.
+            steps, guidance, alignment, negative, control: as in :meth:`generate_many`.
         """
-        own = self.conditioner
-        wanted = own.encode(prompts, pictures)
-        if shuffled:
+        own, mix = self.conditioner, self.settings.mix
+        texts = [""] * len(prompts) if control == "unread" else None
+        wanted = own.encode(prompts, pictures, texts)
+        if control == "shuffled":
             wanted = rolled(wanted)
         avoided = own.encode([negative] * len(prompts), pictures)
         contexts = {
-            "text": own.context(wanted, self.settings.mix),
-            "empty": own.context(avoided, self.settings.mix),
+            name: own.unsteered(each) if control == "deaf" else own.context(each, mix)
+            for name, each in (("text", wanted), ("empty", avoided))
         }
         noise = noise.to(self.device, self.transformer.dtype)
         chosen = alignment or self.settings.alignment

@@ -74,9 +74,10 @@ class Verification:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The film that was kept, its number among those made, and what the model thought of each."""
+    """The film that was kept, its number among all ``clips`` that were made, and what was thought of each."""
 
     clip: Clip
+    clips: tuple[Clip, ...]
     number: int
     verifications: tuple[Verification, ...]
 
@@ -153,4 +154,4 @@ def _belief(fact: Fact, asked: tuple[str, str] | None, answer: Statement | None,
 def choose(clips: Sequence[Clip], verifications: Sequence[Verification]) -> Chosen:
     """The film with the best score, the first of equals."""
     number = max(range(len(clips)), key=lambda i: (verifications[i].score, -i))
-    return Chosen(clips[number], number, tuple(verifications))
+    return Chosen(clips[number], tuple(clips), number, tuple(verifications))

@@ -98,8 +98,8 @@ class Batches:
     def batch(self, index: int) -> dict[str, Tensor]:
         """Condition ``ids`` and ``mask`` (B, L), and what the kind has of the following.
 
-        ``latents`` (B, C, T, h, w); with ``clean`` (B,), which first frames are given, if they are to be noisy; the page's
-        ``words``, ``given`` and ``there`` (B, L).
+        ``latents`` (B, C, T, h, w); with ``clean`` (B,), which first frames are given, if they are to be noisy; the
+        page's ``words``, ``given`` and ``there`` (B, L).
         """
         mix, kind = self.mix, self.kind(index)
         random = np.random.default_rng([self.seed, index])

@@ -30,6 +30,7 @@ class Command:
 
 COMMANDS = {
     "generate": Command("unireel.cli.generate", "make a film (or a picture) from words"),
+    "imagine": Command("unireel.cli.imagine", "make a film and its description together"),
     "ask": Command("unireel.cli.ask", "answer a question about a film"),
     "caption": Command("unireel.cli.caption", "describe a film"),
     "edit": Command("unireel.cli.edit", "change a film (or a picture) as an instruction says"),

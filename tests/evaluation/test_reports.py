@@ -33,7 +33,7 @@ def film(path: Path, shade: int) -> Path:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A page of every kind, made by the commands."""
     folder = tmp_path_factory.mktemp("reports")
-    films = [film(folder / f"a red <b>square</b>-{n}.mp4", 60 * n) for n in range(4)]
+    films = [film(folder / f"a red <b>square-{n}.mp4", 60 * n) for n in range(4)]
     pages = {}
 
     def run(name: str, page: Path, *words: object) -> None:
@@ -126,8 +126,8 @@ def test_best_and_worst_play(pages: dict[str, str]) -> None:
 
 
 def test_words_from_files_stay_words(pages: dict[str, str]) -> None:
-    assert "<b>square</b>" not in pages["vbench"]
-    assert escape("a red <b>square</b>-0") in pages["vbench"]
+    assert "<b>square" not in pages["vbench"]
+    assert escape("a red <b>square-0") in pages["vbench"]
     assert "<i>blue</i>" not in pages["videoqa"] + pages["compare"]
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from unireel.evaluation.page import Case, bar, document, gallery, made_by
+from unireel.evaluation.page import Case, Picture, bar, document, gallery, made_by
 from unireel.evaluation.runs import Comparison, Row, Run
+from unireel.evaluation.worldbench.ledger import FILMS
 
 SHOWN = 40
 """Items that the page shows of those on which the runs disagree."""
@@ -21,8 +22,8 @@ def page(first: Run, second: Run, comparison: Comparison, command: str) -> str:
     rows = "".join(_row(row) for row in comparison.rows)
     introduction = (
         f"{comparison.shared} items are in both runs; {comparison.only_first} only in the first and "
-        f"{comparison.only_second} only in the second are left out. Bands are 95 % intervals of the difference, second "
-        f"minus first; p values are corrected for {len(comparison.rows)} comparisons (Holm).",
+        f"{comparison.only_second} only in the second are left out. Bands are 95&nbsp;% intervals of the difference, "
+        f"second minus first; p values are corrected for {len(comparison.rows)} comparisons (Holm).",
         made_by(command),
     )
     table = (
@@ -67,7 +68,13 @@ def _disagreements(first: Run, second: Run) -> Iterator[Case]:
         ]
         if one.get("answer") is not None:
             lines.append((None, f"right would be: {one['answer']}"))
-        yield Case(right[1], asked, (), tuple(lines))
+        yield Case(right[1], asked, _films((first, one), (second, two)), tuple(lines))
+
+
+def _films(*made: tuple[Run, dict[str, Any]]) -> tuple[Picture, ...]:
+    """What the runs made of an item, as far as they kept the films."""
+    paths = [(run.name, run.folder / FILMS / str(item["film"])) for run, item in made if item.get("film")]
+    return tuple(Picture(path.read_bytes(), shows=name) for name, path in paths if path.is_file())
 
 
 def _right(item: dict[str, Any]) -> bool | None:

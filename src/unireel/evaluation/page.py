@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Literal
 
 from unireel.evaluation.intervals import Score
 from unireel.version import VERSION
@@ -19,12 +20,15 @@ Figures = Mapping[str, Score | float]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture or a playing film: its bytes, what it is, and what it shows in words."""
+    """A picture or a playing film: its bytes, what it is, what it shows in words, and how it looks.
+
+    ``look`` is "film" (few pixels, shown as squares), "first" (the same, smaller) or "photo" (as large as fits).
+    """
 
     content: bytes
     kind: str = "image/webp"
     shows: str = ""
-    small: bool = False
+    look: Literal["film", "first", "photo"] = "film"
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,5 @@ def figure(case: Case) -> str:
 
 def _picture(picture: Picture) -> str:
     data = base64.b64encode(picture.content).decode("ascii")
-    small = " class=first" if picture.small else ""
-    return (
-        f'<img{small} src="data:{picture.kind};base64,{data}" alt="{escape(picture.shows)}" loading="lazy">'
-    )
+    shows = escape(picture.shows)
+    return f'<img class={picture.look} src="data:{picture.kind};base64,{data}" alt="{shows}" loading="lazy">'

@@ -45,7 +45,7 @@ def report(
         percent: show the scores in percent.
     """
     introduction = (
-        f"<code>{escape(name)}</code>. Bands are 95 % confidence intervals.",
+        f"<code>{escape(name)}</code>. Bands are 95&nbsp;% confidence intervals.",
         made_by(command),
     )
     table = score_table(scores, {next(iter(scores), "")}, 100.0 if percent else 1.0, 2 if percent else 3)
@@ -71,8 +71,9 @@ def videoqa_page(
         (each for each in scores if "/" not in each and each in (records[0] if records else {})), ""
     )
     known = [each for each in records if each.get(metric) is not None]
-    ordered = sorted(known, key=lambda each: float(each[metric]), reverse=metric != "l2")
-    best, worst = ordered[:SHOWN], ordered[::-1][: 2 * SHOWN]
+    sign = -1 if metric == "l2" else 1
+    worst = sorted(known, key=lambda each: sign * each[metric])[: 2 * SHOWN]
+    best = sorted(known, key=lambda each: -sign * each[metric])[:SHOWN]
     sections = [
         _cases(f"Worst by {metric}", [_answer(each, metric, find) for each in worst]),
         _cases(f"Best by {metric}", [_answer(each, metric, find) for each in best if each not in worst]),
@@ -188,7 +189,8 @@ def _small(clip: Clip, shows: str) -> Picture:
         lossless=lossless,
         quality=75,
     )
-    return Picture(memory.getvalue(), shows=shows)
+    tiny = max(clip.height, clip.width) < SIDE / 2
+    return Picture(memory.getvalue(), shows=shows, look="film" if tiny else "photo")
 
 
 def _answer(record: Record, metric: str, find: Callable[[str], Path] | None) -> Case:

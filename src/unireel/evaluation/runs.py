@@ -13,7 +13,7 @@ from unireel.evaluation.journal import CARD
 from unireel.evaluation.paired import Paired, compare_items, holm
 
 ITEMS, SCORES = "items.jsonl", "scores.json"
-NOT_SCORES = ("part", "index", "seed", "seconds", "confidence", "kind")
+NOT_SCORES = ("part", "index", "seed", "seconds", "confidence", "kind", "unchanged")
 """Fields of an item that are numbers or truth values and no scores."""
 
 Key = tuple[str, ...]

@@ -35,7 +35,7 @@ def page(result: Result, plan: Plan, ledger: Ledger, command: str) -> str:
     galleries = "\n".join(_gallery(task, plan, ledger) for task in reversed(tasks))
     introduction = (
         f"<code>{escape(result.model)}</code> on the {escape(result.split)} split: {plan.n} items for each figure, "
-        f"seed {result.seed}, films of {setting.size}×{setting.size} pixels. Bands are 95 % confidence intervals.",
+        f"seed {result.seed}, films of {setting.size}×{setting.size} pixels. Bands are 95&nbsp;% confidence intervals.",
         _checker(result),
         made_by(command),
     )
@@ -68,7 +68,7 @@ def _case(exhibit: Exhibit) -> Case:
     given = () if exhibit.source is None else (Picture(exhibit.source, shows="the film that was given"),)
     first = ()
     if exhibit.first is not None:
-        first = (Picture(exhibit.first, "image/png", "the first frame that was given", small=True),)
+        first = (Picture(exhibit.first, "image/png", "the first frame that was given", "first"),)
     pictures = (*given, Picture(exhibit.film, shows=exhibit.heading), *first)
     return Case(exhibit.right, exhibit.heading, pictures, exhibit.lines)
 

@@ -213,8 +213,12 @@ def test_the_truth_has_no_loss(start, monkeypatch):
 
 
 def test_stage_two_goes_on_where_stage_one_ended(start, folder, tmp_path):
-    with pytest.raises(ValueError, match="writes text as 'masked', not as 'uniform'"):
+    with pytest.raises(UsageError, match="writes text as 'masked', not as 'uniform'"):
         stage_of(start, start_from=str(folder), formulation="uniform")
+    with pytest.raises(UsageError, match=r"'stage_config.start_from' needs a model of the system univigu"):
+        stage_of(start, start_from=start["base"])
+    with pytest.raises(UsageError, match=r"'stage_config.base' needs a model of the system base"):
+        stage_of(start, base=str(folder))
     stage = stage_of(start, start_from=str(folder))
     before = unireel.load(folder).transformer.state_dict()
     assert all(

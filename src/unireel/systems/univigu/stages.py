@@ -30,6 +30,7 @@ from unireel.clip import Clip
 from unireel.data.cache import CacheConfig, FilmCache, build
 from unireel.data.latents import autoencoder_digest, latents_of
 from unireel.data.world import films
+from unireel.errors import UsageError
 from unireel.flow.formulations import Formulation, text_flow
 from unireel.flow.matching import interpolate, sample_times, velocity
 from unireel.flow.text import TextFlow
@@ -102,7 +103,9 @@ class UniStage(Stage):
     def __init__(self, config: UniConfig) -> None:
         super().__init__(config)
         folder = find_model(config.start_from or config.base)
-        settings = read_card(folder).get("settings", {})
+        card = read_card(folder)
+        settings = card.get("settings", {})
+        self._require(folder, card["system"], settings.get("formulation"))
         self.prediction: Prediction = settings.get("prediction", "velocity")
         self.settings = {
             name: settings[name] for name in ("steps", "guidance", "shift", "staged") if name in settings
@@ -113,7 +116,6 @@ class UniStage(Stage):
         self.text_encoder.requires_grad_(False)
         if config.start_from:
             transformer = UniWanTransformer.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
-            self._require(settings.get("formulation"))
         else:
             video = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
             transformer = with_text(video, len(self.tokenizer), config.text_init, **self._text_settings())
@@ -136,11 +138,16 @@ class UniStage(Stage):
         )
         self.samples_per_batch = config.batch_size
 
-    def _require(self, formulation: str | None) -> None:
-        if formulation != self.config.formulation:
-            raise ValueError(
-                f"'{self.config.start_from}' writes text as '{formulation}', not as '{self.config.formulation}'"
+    def _require(self, folder: Path, system: str, formulation: str | None) -> None:
+        own = self.config
+        wanted = "univigu" if own.start_from else "base"
+        if system != wanted:
+            key = "start_from" if own.start_from else "base"
+            raise UsageError(
+                f"'stage_config.{key}' needs a model of the system {wanted}; '{folder}' is {system}"
             )
+        if own.start_from and formulation != own.formulation:
+            raise UsageError(f"'{folder}' writes text as '{formulation}', not as '{own.formulation}'")
 
     def _text_settings(self) -> dict[str, Any]:
         own = self.config

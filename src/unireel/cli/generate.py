@@ -17,7 +17,7 @@ from unireel.cli.options import (
     require_words,
     whole_number,
 )
-from unireel.errors import UsageError
+from unireel.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from unireel.clip import Clip
@@ -51,6 +51,19 @@ def add_parser(subparsers: Any) -> None:
         help=".mp4, .webm or .gif; .png for a picture; a name without a suffix for a folder of pngs",
     )
     parser.add_argument("--image", type=Path, metavar="PNG", help="the first frame (of a film: its first)")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="PNG",
+        help="a picture that the prompt speaks of ('the colour shown in this picture'); for models that understand it",
+    )
+    parser.add_argument(
+        "--best-of",
+        type=whole_number(1, 64),
+        default=1,
+        metavar="N",
+        help="make N films, keep the one that the model itself believes shows the prompt (default: 1)",
+    )
     parser.add_argument(
         "--frames",
         type=whole_number(1, 100_000),
@@ -91,6 +104,9 @@ def run(args: argparse.Namespace) -> None:
         {} if frames is None else {"frames": frames}
     )
     model = load_model(args)
+    if args.reference or args.best_of > 1:
+        make_understood(args, model, prompt, paths, image, options)
+        return
     for start in range(0, args.count, BATCH):
         seeds = [args.seed + index for index in range(start, min(start + BATCH, args.count))]
         with progress_bar(f"{start + 1} to {start + len(seeds)} of {args.count}") as progress:
@@ -105,6 +121,37 @@ def run(args: argparse.Namespace) -> None:
             clip.save(path, scale=args.scale)
             print(describe(clip, path, seed, args.scale))
             sys.stdout.flush()
+
+
+def make_understood(
+    args: argparse.Namespace,
+    model: Any,
+    prompt: str,
+    paths: list[Path],
+    image: "Clip | None",
+    options: dict[str, Any],
+) -> None:
+    """Films of a prompt that speaks of a picture, or the best of several, one after the other.
+
+    Raises:
+        UserError: the model does neither.
+    """
+    if not hasattr(model, "best"):
+        option = "--reference" if args.reference else "--best-of"
+        raise UserError(
+            f"{option} needs a model that understands its prompts (system univid), not '{args.model}'"
+        )
+    options["image"] = None if image is None else image.frames[0]
+    options["reference"] = load_film(args.reference).frames[0] if args.reference else None
+    for number, path in enumerate(paths):
+        seed = args.seed + number * args.best_of
+        with progress_bar(f"{number + 1} of {args.count}") as progress:
+            chosen = model.best(prompt, args.best_of, seed=seed, progress=progress, **options)
+        chosen.clip.save(path, scale=args.scale)
+        print(describe(chosen.clip, path, seed + chosen.number, args.scale))
+        for belief in chosen.verifications[chosen.number].beliefs:
+            print(f"  {belief.probability:.2f}  {belief.fact}")
+        sys.stdout.flush()
 
 
 def frames_for(output: Path, frames: int | None) -> int | None:

@@ -5,7 +5,6 @@
 
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +55,7 @@ def settings(untrained, tmp_path_factory) -> dict:
 def joint(settings) -> PocketJoint:
     """In three phases of one batch each."""
     torch.manual_seed(0)
-    stage = PocketJoint(PocketJointConfig(**settings, curriculum=Curriculum(3, 0.3, 0.4)))
+    stage = PocketJoint(PocketJointConfig(**settings, curriculum=Curriculum(3, 0.3, 0.3)))
     stage.material.model.combiner.gate.data.fill_(0.5)  # so that the connector matters from the first step
     for name, each in stage.material.transformer.named_parameters():
         if ".lora_B." in name:
@@ -82,8 +81,8 @@ def pattern(stage: UniVidStage, *parts: str) -> re.Pattern[str]:
     return re.compile("|".join(parts).replace("LAST", last))
 
 
-def check(stage: UniVidStage, loss: Tensor, expected: re.Pattern[str]) -> None:
-    """After a step on ``loss``, exactly what matches ``expected`` has changed, and each tensor of it that can."""
+def check(stage: UniVidStage, loss: Tensor, *parts: str) -> None:
+    """After a step on ``loss``, only ``parts`` have changed, and all of them."""
     before = {name: value.detach().clone() for name, value in weights(stage).items()}
     stage.module.zero_grad(set_to_none=True)
     loss.backward()
@@ -92,10 +91,9 @@ def check(stage: UniVidStage, loss: Tensor, expected: re.Pattern[str]) -> None:
             if each.grad is not None:
                 each -= 1e-2 * each.grad.sign()
     changed = {name for name, value in weights(stage).items() if not torch.equal(value, before[name])}
-    assert changed and all(expected.match(name) for name in changed), sorted(changed)
-    for part in expected.pattern.split("|vlm"):
-        kind = part.lstrip(r"\.")[:12]
-        assert any(name.startswith(kind[:4]) or "visual" in name for name in changed), (kind, sorted(changed))
+    assert all(pattern(stage, *parts).match(name) for name in changed), sorted(changed)
+    for part in parts:
+        assert any(pattern(stage, part).match(name) for name in changed), part
 
 
 def test_stage_one_trains_connector_and_adapters_alone(settings):
@@ -105,7 +103,7 @@ def test_stage_one_trains_connector_and_adapters_alone(settings):
     trained = {name for name, each in weights(stage).items() if each.requires_grad}
     assert trained == {name for name in weights(stage) if expected.match(name)}
     assert any(".attn1." in name for name in trained) and any(".attn2." in name for name in trained)
-    check(stage, stage.loss(stage.batch(0))[0], expected)
+    check(stage, stage.loss(stage.batch(0))[0], ADAPTER, LORA)
 
 
 def test_stage_two_trains_the_last_vit_blocks_and_the_merger_alone(settings):
@@ -113,7 +111,7 @@ def test_stage_two_trains_the_last_vit_blocks_and_the_merger_alone(settings):
     expected = pattern(stage, VIT, MERGER)
     trained = {name for name, each in weights(stage).items() if each.requires_grad}
     assert trained == {name for name in weights(stage) if expected.match(name)}
-    check(stage, stage.loss(stage.batch(0))[0], expected)
+    check(stage, stage.loss(stage.batch(0))[0], VIT, MERGER)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +127,7 @@ def test_stage_three_trains_what_its_phase_says(joint, index, phase, parts):
     assert joint.curriculum.phase(index) == phase
     loss, logs = joint.loss(batch)
     assert ("answer_loss" in logs) == (phase != "mixing")
-    check(joint, loss, pattern(joint, *parts))
+    check(joint, loss, *parts)
 
 
 def test_batches_are_a_pure_function_of_their_number(joint):
@@ -194,8 +192,6 @@ def test_cross_entropy_is_on_the_answer_alone(joint):
     vlm = material.model.understanding
     frames = np.asarray(material.cache.frames[0])
     spoken = vlm.chat([Request("what is the background?", frames)], max_new_tokens=3)[0]
-    if len(spoken.probabilities) == len(spoken.ids):  # broken off before the end mark
-        spoken = replace(spoken, probabilities=spoken.probabilities)
     turn = question_turn(vlm.tokenizer, "what is the background?", None)
     full = type(turn)([*turn.ids, *spoken.ids], [*turn.weights, *[1.0] * len(spoken.ids)])
     patches, grid = visual_patches(frames[None], vlm.layout)

@@ -194,10 +194,18 @@ def finish(args: argparse.Namespace, result: "Result", plan: "Plan", ledger: "Le
 
 def command(args: argparse.Namespace) -> str:
     """The command line that gives these figures again, wherever it is started."""
-    words = ["unireel", "evaluate", "worldbench", "--model", args.model, "--split", args.split]
+    words = [
+        "unireel",
+        "evaluate",
+        getattr(args, "benchmark", "worldbench"),
+        "--model",
+        args.model,
+        "--split",
+        args.split,
+    ]
     words += ["--n", str(args.n), "--seed", str(args.seed)]
-    for name in ("categories", "steps", "guidance"):
-        if getattr(args, name) is not None:
+    for name in ("categories", "alignment", "views", "steps", "guidance"):
+        if getattr(args, name, None) is not None:
             words += [
                 f"--{name}",
                 f"{getattr(args, name):g}" if name == "guidance" else str(getattr(args, name)),

@@ -55,6 +55,25 @@ def test_everything_that_is_asked_matters(model, clip):
     assert not any(same(usual, other) for other in others)
 
 
+def test_called_as_diffusers_pipelines_are(model, clip):
+    steps = []
+
+    def seen(pipe, step, time, values):
+        steps.append((step, tuple(values["latents"].shape)))
+        return {}
+
+    generator = torch.Generator().manual_seed(3)
+    edited = model(INSTRUCTION, source=clip, generator=[generator], callback_on_step_end=seen).frames
+    assert edited.shape == (1, 17, 48, 48, 3)
+    assert np.array_equal(np.uint8(np.rint(255 * edited[0])), model.edit(clip, INSTRUCTION, seed=3).frames)
+    assert steps == [(0, (1, 4, 5, 12, 12)), (1, (1, 4, 5, 12, 12))]
+    made = model([PROMPT, "a blue ring"], num_frames=1, num_videos_per_prompt=2, output_type="pil").frames
+    assert [len(each) for each in made] == [1] * 4
+    assert model(PROMPT, num_frames=5, output_type="latent", return_dict=False)[0].shape == (1, 4, 2, 12, 12)
+    with pytest.raises(UsageError, match="one source film or as many, got 3"):
+        model([PROMPT] * 2, source=[clip] * 3)
+
+
 def test_branches_drop_words_and_source(model, clip):
     source = encode(model.vae, to_pixels(clip.frames[None]))
     names = (FULL, SOURCE, NOTHING)

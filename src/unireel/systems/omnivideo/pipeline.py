@@ -13,10 +13,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
 from PIL import Image
 from torch import Tensor, nn
 
@@ -277,6 +278,69 @@ class OmniVideo(BasePipeline):
             requests, captions, seeds, frames, sampling, negative, batch_size, progress, None
         )
         return [Clip(each.frames, clip.fps) for each, (clip, _) in zip(made, pairs, strict=True)]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        source: Clip | Sequence[Clip] | None = None,
+        image: np.ndarray | Image.Image | Sequence[Any] | None = None,
+        num_frames: int = CLIP_FRAMES,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        source_guidance_scale: float | None = None,
+        negative_prompt: str = "",
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: Literal["np", "pt", "pil", "latent"] = "np",
+        callback_on_step_end: Callable[[Any, int, Tensor, dict], dict] | None = None,
+        return_dict: bool = True,
+    ) -> WanPipelineOutput | tuple:
+        """Make or edit films as diffusers' pipelines do; arguments and result as in the base system.
+
+        Args:
+            source: films that are edited, one for all prompts or one each; ``num_frames`` is theirs then.
+
+        Raises:
+            UserError, UsageError: as :meth:`generate_many` and :meth:`edit_many`.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        clips = [source] * len(prompts) if source is None or isinstance(source, Clip) else list(source)
+        if len(clips) != len(prompts):
+            raise UsageError(f"{len(prompts)} prompts need one source film or as many, got {len(clips)}")
+        copies = range(num_videos_per_prompt)
+        requests = [
+            self._about("prompt", text, clip)
+            for text, clip in zip(prompts, clips, strict=True)
+            for _ in copies
+        ]
+        count = num_frames if requests[0].frames is None else len(requests[0].frames)
+        check_frames(count)
+        task: Task = ("t2i" if count == 1 else "t2v") if source is None else ("i2i" if count == 1 else "v2v")
+        sampling = self._sampling(task, num_inference_steps, guidance_scale, source_guidance_scale)
+        noise = self._noise(len(requests), count, generator) if latents is None else latents
+        first = None if image is None else self._encode_images(image, len(requests), num_videos_per_prompt)
+
+        def on_step(step: int, time: Tensor, state: Tensor) -> Tensor:
+            if callback_on_step_end is None:
+                return state
+            return callback_on_step_end(self, step, time, {"latents": state}).get("latents", state)
+
+        state = self.latents(
+            requests, noise, sampling, negative=negative_prompt, first=first, on_step=on_step
+        )
+        frames: Any = state
+        if output_type != "latent":
+            pixels = decode(self.vae, state).add(1).div(2).float()  # (B, 3, F, H, W) in [0, 1]
+            frames = pixels.transpose(1, 2)
+            if output_type != "pt":
+                frames = frames.permute(0, 1, 3, 4, 2).cpu().numpy()
+            if output_type == "pil":
+                frames = [
+                    [Image.fromarray(np.uint8(np.rint(255 * each))) for each in film] for film in frames
+                ]
+        return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
     # Understanding, thinking, talking
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from unireel.systems.omnivideo.pipeline import trained_parts
 from unireel.systems.omnivideo.sampling import Sampling
 from unireel.systems.omnivideo.speech import Kind, Request
 from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, as_heard
-from unireel.systems.omnivideo.stages.mixture import EDITS, MAKING, MixtureConfig, Sample
+from unireel.systems.omnivideo.stages.mixture import EDITS, MAKING, Sample
 
 MOST_WEIGHT = 8.0
 """Largest weight of an error in predicted data, as in the base system's generator."""
@@ -45,7 +45,6 @@ class FlowConfig(OmniVideoConfig):
         shift, uniform: of the times, see :func:`~unireel.flow.matching.sample_times`.
     """
 
-    mixture: MixtureConfig = field(default_factory=MixtureConfig)
     train: tuple[Part, ...] = ("adapter", "visual_context")
     drop_text: float = 0.1
     drop_visual: float = 0.1

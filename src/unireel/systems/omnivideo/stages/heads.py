@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from unireel.systems.omnivideo.heads import Alignment, vision_loss
 from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, as_heard
-from unireel.systems.omnivideo.stages.mixture import MAKING, MixtureConfig
-
-EVERYTHING = {"question": 3.0, "caption": 1.0, "think": 1.0, "t2v": 1.0, "v2v": 1.0, "t2i": 1.0, "i2i": 1.0}
+from unireel.systems.omnivideo.stages.mixture import MAKING
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,6 @@ class HeadsConfig(OmniVideoConfig):
         vision: weight of that loss beside the cross-entropy.
     """
 
-    mixture: MixtureConfig = field(
-        default_factory=lambda: MixtureConfig(
-            batch_size=32, picture_batch=64, pictures=0.4, shares=EVERYTHING
-        )
-    )
     train: Literal["heads", "language"] = "heads"
     alignment: Alignment = "l2"
     vision: float = 1.0

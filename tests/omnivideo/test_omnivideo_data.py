@@ -18,7 +18,7 @@ from unireel.data.cache import CacheConfig, FilmCache, build
 from unireel.data.edit_lists import EditList
 from unireel.data.edit_pairs import EditPairs, retimed, retimed_cache
 from unireel.data.indirect import KINDS, OPPOSITES, indirect_for
-from unireel.errors import UserError
+from unireel.errors import UsageError, UserError
 from unireel.systems.omnivideo.building import EXTRA_WORDS
 from unireel.systems.omnivideo.stages.mixture import Mixture, MixtureConfig
 from unireel.world.edits import OPERATIONS
@@ -186,7 +186,7 @@ def test_thoughts_are_about_what_is_shown(films):
 
 
 def test_impossible_mixtures(films):
-    with pytest.raises(ValueError, match="no task dance"):
+    with pytest.raises(UsageError, match="no task dance"):
         mixture(films, shares={"dance": 1})
-    with pytest.raises(ValueError, match="no task with a share"):
+    with pytest.raises(UsageError, match="no task with a share"):
         mixture(films, shares={"t2v": 1}, pictures=1.0)

@@ -10,7 +10,6 @@ from unireel.systems.omnivideo.decoder import Route
 from unireel.systems.omnivideo.sampling import Sampling
 
 Task = Literal["t2i", "t2v", "i2i", "v2v"]
-TASKS: tuple[Task, ...] = ("t2i", "t2v", "i2i", "v2v")
 """Pictures and films from words, and edits of pictures and films."""
 
 

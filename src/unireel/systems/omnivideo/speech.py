@@ -28,11 +28,6 @@ class Request:
     text: str
     frames: np.ndarray | None = None
 
-    @property
-    def kind(self) -> Kind:
-        """What an edit of this film, or what is made from these words, is: a picture if the source is one."""
-        return "image" if self.frames is not None and len(self.frames) == 1 else "video"
-
 
 @dataclass(frozen=True)
 class Reply:

@@ -64,6 +64,21 @@ class MixtureConfig:
     captions: float = 0.3
     data_seed: int = 7
 
+    def __post_init__(self) -> None:
+        known = {task for tasks in GROUPS.values() for task in tasks}
+        unknown = set(self.shares) - known
+        if unknown:
+            raise ValueError(
+                f"shares: there is no task {', '.join(sorted(unknown))}; accepted: {', '.join(known)}"
+            )
+        if not any(self.share(group) > 0 for group in GROUPS):
+            raise ValueError("shares: batches of this kind have no task with a share above 0")
+
+    def share(self, group: Kind) -> float:
+        """Of the batches that are of ``group``."""
+        share = self.pictures if group == "image" else 1 - self.pictures
+        return share if any(self.shares.get(task, 0) > 0 for task in GROUPS[group]) else 0.0
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -95,25 +110,12 @@ class Mixture:
 
     def __init__(self, config: MixtureConfig) -> None:
         self.config = config
-        known = {task for tasks in GROUPS.values() for task in tasks}
-        unknown = set(config.shares) - known
-        if unknown:
-            raise ValueError(
-                f"shares: there is no task {', '.join(sorted(unknown))}; accepted: {', '.join(known)}"
-            )
-        self.groups: tuple[Kind, ...] = tuple(group for group in GROUPS if self._share(group) > 0)
-        if not self.groups:
-            raise ValueError("shares: batches of this kind have no task with a share above 0")
+        self.groups: tuple[Kind, ...] = tuple(group for group in GROUPS if config.share(group) > 0)
         build(Path(config.films), CacheConfig(config.film_count, config.size))
         self.seen = FilmCache(config.films)
         self.films = retimed_cache(self.seen, config.fps, len(self.seen))
         edits = any(config.shares.get(task, 0) for task in (*EDITS, "think"))
         self.edits = EditPairs(self.seen, config.edit_count, config.fps) if edits else None
-
-    def _share(self, group: Kind) -> float:
-        """Of the batches."""
-        share = self.config.pictures if group == "image" else 1 - self.config.pictures
-        return share if any(self.config.shares.get(task, 0) > 0 for task in GROUPS[group]) else 0.0
 
     def latents(self, vae: nn.Module, digest: str) -> tuple[np.ndarray, np.ndarray]:
         """Latents (N, C, T, h, w) of the films and of the edited films, memory-mapped, made where they are missing."""
@@ -224,7 +226,7 @@ class Mixture:
             start = f", edits from batch {self.config.editing_from}" if self.config.editing_from else ""
             way = "" if self.config.mixed else ", one task a batch"
             lines.append(
-                f"bucket {group}: {self._share(group):.0%} of the batches, {self.size(group)} samples of "
+                f"bucket {group}: {self.config.share(group):.0%} of the batches, {self.size(group)} samples of "
                 f"{frames} x {side}x{side} at {self.config.fps} fps: {numbers}{start}{way}"
             )
         return lines

@@ -144,12 +144,17 @@ def make_understood(
     options["image"] = None if image is None else image.frames[0]
     options["reference"] = load_film(args.reference).frames[0] if args.reference else None
     for number, path in enumerate(paths):
-        seed = args.seed + number * args.best_of
+        seed, beliefs = args.seed + number * args.best_of, ()
         with progress_bar(f"{number + 1} of {args.count}") as progress:
-            chosen = model.best(prompt, args.best_of, seed=seed, progress=progress, **options)
-        chosen.clip.save(path, scale=args.scale)
-        print(describe(chosen.clip, path, seed + chosen.number, args.scale))
-        for belief in chosen.verifications[chosen.number].beliefs:
+            if args.best_of == 1:
+                clip = model.generate(prompt, seed=seed, progress=progress, **options)
+            else:
+                chosen = model.best(prompt, args.best_of, seed=seed, progress=progress, **options)
+                clip, seed = chosen.clip, seed + chosen.number
+                beliefs = chosen.verifications[chosen.number].beliefs
+        clip.save(path, scale=args.scale)
+        print(describe(clip, path, seed, args.scale))
+        for belief in beliefs:
             print(f"  {belief.probability:.2f}  {belief.fact}")
         sys.stdout.flush()
 

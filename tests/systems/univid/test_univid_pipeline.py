@@ -15,7 +15,7 @@ import unireel
 from unireel.backbones.lora import add_lora, lora_parameters
 from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import sample
-from unireel.systems.univid.pipeline import UniVid, rolled
+from unireel.systems.univid.pipeline import UniVid
 from unireel.systems.univid.settings import Settings, Sizes
 from unireel.systems.univid.temperature import TemperatureAlignment
 
@@ -73,7 +73,7 @@ def test_understanding_steers(model, picture):
     with_picture = model.latents(PROMPTS, start, [picture, None], steps=2)
     assert not torch.allclose(plain[0], with_picture[0], atol=1e-4)
     assert torch.allclose(plain[1], with_picture[1], atol=1e-5), "a picture is for its own prompt alone"
-    shuffled = model.latents(PROMPTS, start, steps=2, control="shuffled")
+    shuffled = model.latents(PROMPTS, start, steps=2, heard=PROMPTS[::-1])
     assert not torch.allclose(plain, shuffled, atol=1e-4)
     deaf = model.latents(PROMPTS, start, [picture, None], steps=2, control="deaf")
     assert torch.allclose(deaf, model.latents(PROMPTS, start, steps=2, control="deaf"), atol=1e-5)
@@ -83,12 +83,11 @@ def test_understanding_steers(model, picture):
     )
 
 
-def test_shuffling_moves_what_is_understood_and_not_the_text(model, picture):
-    before = model.conditioner.encode(PROMPTS, [picture, None])
-    after = rolled(before)
-    assert torch.equal(after.features.states[0], before.features.states[1])
-    assert after.given.tolist() == [False, True] and torch.equal(after.latents[1], before.latents[0])
-    assert after.text is before.text
+def test_hearing_another_prompt_changes_what_is_understood_and_not_the_text(model):
+    before, after = (model.conditioner.encode(heard, None, PROMPTS) for heard in (PROMPTS, PROMPTS[::-1]))
+    longest = before.features.states.shape[1]
+    assert torch.allclose(after.features.states[0, :longest], before.features.states[1], atol=1e-5)
+    assert torch.equal(after.text, before.text)
 
 
 def test_both_views_of_a_picture_become_context(model, picture):
@@ -140,6 +139,22 @@ def test_films_and_answers_have_the_base_systems_interface(model, picture):
     assert model.ask(clips[0], "what is the background?").text is not None
     film = model.generate(PROMPTS[0], image=picture, frames=5, steps=2)
     assert film.frames.shape == (5, 48, 48, 3)
+
+
+def test_it_is_called_as_diffusers_pipelines_are(model, picture):
+    start = noise(model, 1)
+    words = "a star of the colour shown in this picture jumps"
+    frames = model(words, num_frames=5, num_inference_steps=2, latents=start, reference=picture).frames
+    steered = model.latents([words.replace("this", "the")], start, [picture], steps=2)
+    state = model(
+        words, num_frames=5, num_inference_steps=2, latents=start, reference=picture, output_type="latent"
+    )
+    assert torch.allclose(state.frames, steered, atol=1e-5)
+    assert (
+        frames.shape == (1, 5, 48, 48, 3)
+        and frames.dtype == np.float32
+        and 0 <= frames.min() <= frames.max() <= 1
+    )
 
 
 def test_best_of_keeps_one_of_the_films_with_its_seed(model):

@@ -13,7 +13,7 @@ from unireel.evaluation.worldbench.generation import FilmItem, TextToVideo, fact
 from unireel.evaluation.worldbench.pictures import png
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Outcome, Record, Task
-from unireel.systems.univid.pipeline import CONTROLS, Control
+from unireel.systems.univid.pipeline import Control
 from unireel.systems.univid.references import SHOWN, Referring, referring
 from unireel.world.checker import check
 from unireel.world.language import prompt_for
@@ -85,10 +85,10 @@ class ReferringToVideo(Task):
 class Controlled(TextToVideo):
     """WorldBench's mixture of prompts with something taken away, see ``UniVid.generate_many``."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, name: str, control: Control = "none") -> None:
         super().__init__()
-        self.control = control
-        self.name, self.parts = control, (f"{control}/overall",)  # type: ignore[misc]
+        self.control: Control = control
+        self.name, self.parts = name, (f"{name}/overall",)  # type: ignore[misc]
 
     def groups(self) -> dict[str, tuple[str, ...]]:
         """The control's own name."""
@@ -109,6 +109,16 @@ class Controlled(TextToVideo):
         return {self.parts[0]: rate([each["right"] for each in found])} if found else {}
 
 
+class Shuffled(Controlled):
+    """Each film with what the understanding model makes of the next prompt."""
+
+    def run(self, model: Any, items: Sequence[FilmItem], setting: Setting) -> list[Outcome]:
+        """Make the films and check them."""
+        heard = [self.item(item.part, item.index + 1, setting).text for item in items]
+        clips = made(model, items, setting, heard=heard)
+        return [Outcome(judge(item, clip), clip) for item, clip in zip(items, clips, strict=True)]
+
+
 class SelfVerified(Controlled):
     """Of :data:`BEST_OF` films of each prompt the one that the model itself believes in.
 
@@ -117,8 +127,7 @@ class SelfVerified(Controlled):
     """
 
     def __init__(self) -> None:
-        super().__init__("none")
-        self.name, self.parts = "best", ("best/overall",)  # type: ignore[misc]
+        super().__init__("best")
 
     def run(self, model: Any, items: Sequence[FilmItem], setting: Setting) -> list[Outcome]:
         """Make, choose and check."""
@@ -149,7 +158,7 @@ class SelfVerified(Controlled):
 
 def all_measures() -> tuple[Task, ...]:
     """Every task: pictures, text alone, text under each control, and self-verification."""
-    controls = (Controlled(each) for each in CONTROLS if each != "none")
+    controls = Shuffled("shuffled"), Controlled("deaf", "deaf"), Controlled("unread", "unread")
     return ReferringToVideo(), TextToVideo(), *controls, SelfVerified()
 
 

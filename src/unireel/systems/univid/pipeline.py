@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
 from PIL import Image
 from torch import Tensor
 
@@ -40,7 +40,7 @@ from unireel.systems.base.pipeline import CARD, TEXT_LENGTH, BasePipeline, check
 from unireel.systems.univid.building import new_connector
 from unireel.systems.univid.conditioning import Conditioner
 from unireel.systems.univid.connector import Connector
-from unireel.systems.univid.context import Condition, ContextCombiner
+from unireel.systems.univid.context import ContextCombiner
 from unireel.systems.univid.references import plainly, refers, resolved
 from unireel.systems.univid.settings import Settings, Sizes
 from unireel.systems.univid.temperature import TemperatureAlignment, align
@@ -57,8 +57,8 @@ ADAPTERS, RANKER = "adapters", "ranker"
 
 Picture = np.ndarray | Image.Image
 Progress = Callable[[int, int], None]
-Control = Literal["none", "shuffled", "deaf", "unread"]
-CONTROLS: tuple[Control, ...] = ("none", "shuffled", "deaf", "unread")
+Control = Literal["none", "deaf", "unread"]
+"""What is taken away to measure what it is good for."""
 
 
 class UniVid(BasePipeline):
@@ -226,6 +226,7 @@ class UniVid(BasePipeline):
         alignment: TemperatureAlignment | None = None,
         negative: str = "",
         control: Control = "none",
+        heard: Sequence[str] | None = None,
     ) -> list[Clip]:
         """One film for each prompt; arguments as in the base system.
 
@@ -234,36 +235,26 @@ class UniVid(BasePipeline):
             references: pictures that prompts speak of ("the colour shown in this picture"), which films do not show.
             alignment: Temperature Modality Alignment instead of the model's own.
             negative: what films should not show, for guidance; encoded on its own, with the same pictures.
-            control: takes something away, to measure what it is good for: "shuffled" gives each film the
-                understanding model's states of the next prompt of its batch; "deaf" leaves these states out, so that
-                the decoder's own text encoder is all there is; "unread" leaves the text encoder's states out.
+            control: "deaf" leaves the understanding model's states out, so that the decoder's own text encoder is all
+                there is; "unread" leaves the text encoder's states out.
+            heard: what the understanding model reads instead of each prompt, to measure what it is good for.
 
         Raises:
             UserError: a prompt is empty, too long, has unknown words, or speaks of a picture that is not there.
             UsageError: an impossible number of frames or steps, or counts that do not fit together.
         """
-        prompts = [plainly(each) for each in prompts]
         frames = CLIP_FRAMES if frames is None else frames
-        check_frames(frames)
+        prompts, pictures = self._understood(prompts, images, references, frames)
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
+        if len(seeds) != len(prompts):
+            raise UsageError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
         steps = self.config["steps"] if steps is None else steps
         guidance = self.config["guidance"] if guidance is None else guidance
-        for what, given in (("seeds", seeds), ("images", images), ("references", references)):
-            if given is not None and len(given) != len(prompts):
-                raise UsageError(f"{len(prompts)} prompts need as many {what}, got {len(given)}")
-        if images is not None and frames == 1:
-            raise UsageError("a first frame is for films: leave it out, or give the picture as a reference")
-        seen = [
-            each if each is not None else None if images is None else images[number]
-            for number, each in enumerate(references or [None] * len(prompts))
-        ]
-        for prompt, picture in zip(prompts, seen, strict=True):
-            check_words("prompt", prompt)
-            if picture is None and refers(prompt):
-                raise UserError(f"the prompt speaks of a picture, but none is given: '{prompt}'")
-        pictures = [None if each is None else self.fitted(each) for each in seen]
         starts = range(0, len(prompts), batch_size)
         clips: list[Clip] = []
+        heard = prompts if heard is None else [plainly(each) for each in heard]
+        if len(heard) != len(prompts):
+            raise UsageError(f"{len(prompts)} prompts need as many that are heard, got {len(heard)}")
         for number, start in enumerate(starts):
             part = slice(start, start + batch_size)
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
@@ -280,10 +271,85 @@ class UniVid(BasePipeline):
                 alignment,
                 negative,
                 control,
+                heard[part],
                 report,
             )
             clips += [Clip(film, FPS) for film in to_frames(decode(self.vae, state))]
         return clips
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        image: Picture | Sequence[Picture] | None = None,
+        num_frames: int = CLIP_FRAMES,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: Literal["np", "pil", "latent"] = "np",
+        return_dict: bool = True,
+        reference: Picture | Sequence[Picture | None] | None = None,
+        negative_prompt: str = "",
+        alignment: TemperatureAlignment | None = None,
+    ) -> WanPipelineOutput | tuple:
+        """Make films as diffusers' pipelines do; arguments as there and in :meth:`generate_many`.
+
+        Args:
+            image, reference: one for all prompts, or one each.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        images, references = (
+            None if each is None else list(each) if isinstance(each, list | tuple) else [each] * len(prompts)
+            for each in (image, reference)
+        )
+        prompts, pictures = self._understood(prompts, images, references, num_frames)
+        noise = self._noise(len(prompts), num_frames, generator) if latents is None else latents
+        state = self.latents(
+            prompts,
+            noise,
+            pictures,
+            None if images is None else self._encode_images(images, len(prompts), 1),
+            self.config["steps"] if num_inference_steps is None else num_inference_steps,
+            self.config["guidance"] if guidance_scale is None else guidance_scale,
+            alignment,
+            negative_prompt,
+        )
+        frames: Any = state
+        if output_type != "latent":
+            films = to_frames(decode(self.vae, state))
+            frames = (
+                [[Image.fromarray(frame) for frame in film] for film in films]
+                if output_type == "pil"
+                else films.astype(np.float32) / 255
+            )
+        return WanPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _understood(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Picture] | None,
+        references: Sequence[Picture | None] | None,
+        frames: int,
+    ) -> tuple[list[str], list[np.ndarray | None]]:
+        """Checked prompts in the World's words, and what the understanding model sees with each."""
+        prompts = [plainly(each) for each in prompts]
+        check_frames(frames)
+        for what, given in (("images", images), ("references", references)):
+            if given is not None and len(given) != len(prompts):
+                raise UsageError(f"{len(prompts)} prompts need as many {what}, got {len(given)}")
+        if images is not None and frames == 1:
+            raise UsageError("a first frame is for films: leave it out, or give the picture as a reference")
+        pictures: list[np.ndarray | None] = []
+        for number, prompt in enumerate(prompts):
+            check_words("prompt", prompt)
+            picture = None if references is None else references[number]
+            if picture is None and images is not None:
+                picture = images[number]
+            if picture is None and refers(prompt):
+                raise UserError(f"the prompt speaks of a picture, but none is given: '{prompt}'")
+            pictures.append(None if picture is None else self.fitted(picture))
+        return prompts, pictures
 
     @torch.no_grad()
     def latents(
@@ -297,6 +363,7 @@ class UniVid(BasePipeline):
         alignment: TemperatureAlignment | None = None,
         negative: str = "",
         control: Control = "none",
+        heard: Sequence[str] | None = None,
         report: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Latents (B, C, T, h, w) of what the prompts ask for, from ``noise`` of that shape.
@@ -305,13 +372,11 @@ class UniVid(BasePipeline):
             pictures: what the understanding model sees with each prompt, of the model's size.
             first: clean first latent frames (B, C, 1, h, w), which are kept.
             report: told the steps done.
-            steps, guidance, alignment, negative, control: as in :meth:`generate_many`.
+            steps, guidance, alignment, negative, control, heard: as in :meth:`generate_many`.
         """
         own, mix = self.conditioner, self.settings.mix
-        texts = [""] * len(prompts) if control == "unread" else None
-        wanted = own.encode(prompts, pictures, texts)
-        if control == "shuffled":
-            wanted = rolled(wanted)
+        texts = [""] * len(prompts) if control == "unread" else prompts
+        wanted = own.encode(prompts if heard is None else heard, pictures, texts)
         avoided = own.encode([negative] * len(prompts), pictures)
         contexts = {
             name: own.unsteered(each) if control == "deaf" else own.context(each, mix)
@@ -457,18 +522,6 @@ def without_adapters(transformer: WanTransformer3DModel) -> WanTransformer3DMode
     }
     plain.load_state_dict(weights, assign=True)
     return plain.eval()
-
-
-def rolled(condition: Condition) -> Condition:
-    """Each row with the understanding model's states and the latents of the next row; texts stay."""
-    features = condition.features
-    moved = type(features)(features.states.roll(-1, 0), features.kinds.roll(-1, 0))
-    return replace(
-        condition,
-        features=moved,
-        latents=None if condition.latents is None else condition.latents.roll(-1, 0),
-        given=None if condition.given is None else condition.given.roll(-1, 0),
-    )
 
 
 def _report(progress: Progress, before: int, total: int, done: int) -> None:

@@ -185,6 +185,6 @@ def test_vlmevalkit_gets_the_pipelines_answers(asked: list[dict[str, str]], said
 
     register("pocket/base", device="cpu")
     model = supported_VLM["unireel"]()
-    for row, answer in zip(asked[-3:], said[-3:], strict=True):
+    for row, answer in [(asked[0], said[0]), (asked[3], said[3]), (asked[-1], "")]:
         message = [{"type": "video", "value": row["video"]}, {"type": "text", "value": row["question"]}]
         assert model.generate(message, dataset="MVBench") == answer

@@ -93,11 +93,10 @@ def _rows(wanted: Beside) -> list[tuple[str, dict, str]]:
     """(model, row, source) of the tables, the best of the main column first."""
     found: dict[str, tuple[str, dict, str]] = {}
     for table in wanted.tables:
-        about = TABLES[table]
+        source = f"{TABLES[table].paper}, Table {TABLES[table].number}"
         for row in rows(table):
-            found.setdefault(
-                str(row["model"]), (str(row["model"]), row, f"{about.paper}, Table {about.number}")
-            )
+            model = str(row["model"]).removesuffix(" (Ours)")
+            found.setdefault(model, (model, row, source))
     main = next(iter(wanted.columns.values()))
     return sorted(found.values(), key=lambda each: -(each[1].get(main) or 0.0))
 

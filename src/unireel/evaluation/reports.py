@@ -49,7 +49,8 @@ def report(
         made_by(command),
     )
     table = score_table(scores, {next(iter(scores), "")}, 100.0 if percent else 1.0, 2 if percent else 3)
-    body = "\n".join([f"<h2>Scores</h2>\n{table}", beside(scores, published, name), *sections])
+    parts = [f"<h2>Scores</h2>\n{table}", beside(scores, published, name), *sections]
+    body = "\n".join(filter(None, parts))
     return document(f"{title}: {name}", introduction, body, facts, title)
 
 

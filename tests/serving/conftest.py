@@ -84,13 +84,15 @@ def api_on(engine_on: Callable[..., Engine]) -> Iterator[Callable[..., httpx.Cli
     """``api_on(settings, **options of engine_on)`` serves on the loopback; returns a client whose ``engine`` it is."""
     running: list[tuple[Server, threading.Thread, httpx.Client]] = []
 
-    def serve(settings: Settings | None = None, wait: bool = True, **options: Any) -> httpx.Client:
+    def serve(
+        settings: Settings | None = None, wait: bool = True, page: bool = False, **options: Any
+    ) -> httpx.Client:
         settings = settings or Settings()
         engine = engine_on(**options)
         listening = listen("127.0.0.1", 0)
         port = listening.getsockname()[1]
         server = Server(
-            create_app(engine, settings, grace=1.0), engine, settings, "127.0.0.1", port, grace=1.0
+            create_app(engine, settings, grace=1.0, page=page), engine, settings, "127.0.0.1", port, grace=1.0
         )
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

@@ -23,6 +23,24 @@ WAITING = 64
 LOOK_SECONDS = 0.5
 """How often it is looked whether the model has been loaded."""
 
+BLUE = gr.themes.Color(
+    *(
+        "#f2f5ff",
+        "#e3e9ff",
+        "#c9d5ff",
+        "#aebfff",
+        "#93a8ff",
+        "#3454c5",
+        "#2743a6",
+        "#21378a",
+        "#1c2f70",
+        "#16255a",
+    ),
+    "#101c45",
+    name="unireel",
+)
+"""The accent of all our pages, from light to dark."""
+
 _TITLE = '<div class="title"><h1>Unireel</h1><p>{}</p></div>'
 
 
@@ -47,11 +65,12 @@ def theme() -> gr.themes.Base:
         "button_secondary_background_fill_dark": "#2a2a30",
         "input_background_fill": "#ffffff",
         "input_background_fill_dark": "#232328",
+        "checkbox_background_color_selected_dark": "#93a8ff",
         "block_label_text_color": "#5f5f66",
         "block_label_text_color_dark": "#a3a3ab",
     }
     base = gr.themes.Base(
-        primary_hue="indigo",
+        primary_hue=BLUE,
         neutral_hue="stone",
         radius_size=gr.themes.sizes.radius_lg,
         font=["system-ui", "sans-serif"],

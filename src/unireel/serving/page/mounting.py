@@ -20,7 +20,7 @@ _ASSETS = Path(__file__).parent
 
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';"
-    " frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+    " frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
 )
 """What a browser may load for the page: what comes from this server. Gradio's own scripts stand inside its page."""
 

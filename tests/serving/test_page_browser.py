@@ -1,0 +1,191 @@
+"""The web page in a real browser without a window: a visit from the first film to the last edit.
+
+Screenshots of every station lie in the test's temporary folder (``pytest --basetemp=FOLDER`` chooses it).
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from unireel.clip import Clip
+from unireel.serving.model import ServedModel
+
+pytest.importorskip("gradio", reason="the web page's library is not installed")
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+PATIENCE = 240.0
+"""Seconds after which the page is broken rather than slow."""
+
+
+class Inverting(ServedModel):
+    """The tiny model, which can also be told to edit; the page's part is tested here, not the model's."""
+
+    def __init__(self, served: ServedModel) -> None:
+        super().__init__(served.pipeline, served.name, served.folder)
+        self.abilities |= {"edit"}
+
+    def films(self, jobs, progress):
+        if not jobs[0].request.edit:
+            return super().films(jobs, progress)
+        progress(1, 1)
+        return [Clip(255 - job.source.frames, job.source.fps) for job in jobs]
+
+
+class Visit:
+    """A browser on the page of a server."""
+
+    def __init__(self, driver: Any, address: str, shots: Path) -> None:
+        self.driver, self.address, self.shots = driver, address, shots
+
+    def run(self, script: str, *values: Any) -> Any:
+        """What a JavaScript expression is worth in the page."""
+        return self.driver.execute_script(f"return ({script})", *values)
+
+    def until(self, script: str) -> Any:
+        """Wait until an expression holds."""
+        end = time.monotonic() + PATIENCE
+        while not (found := self.run(script)):
+            if time.monotonic() > end:
+                self.shot("stuck")
+                raise AssertionError(f"never: {script}\n{self.run('document.body.innerText')[:2000]}")
+            time.sleep(0.1)
+        return found
+
+    def find(self, selector: str) -> Any:
+        """The element of a CSS selector."""
+        return self.driver.find_element("css selector", selector)
+
+    def look(self, width: int, height: int, dark: bool) -> None:
+        """Open the page on a screen of that size, by day or by night."""
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        self.driver.get(self.address)
+        self.until("document.querySelector('#prompt textarea')?.offsetParent")
+
+    def shot(self, name: str) -> None:
+        self.driver.save_screenshot(str(self.shots / f"{name}.png"))
+
+    def foreign(self) -> set[str]:
+        """Addresses outside the server that the browser asked for since it was last looked."""
+        found = set()
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                found.add(message["params"]["request"]["url"])
+        own = (self.address, "data:", "blob:", "chrome:", "about:")
+        return {url for url in found if not url.startswith(own)}
+
+
+@pytest.fixture
+def visit(api_on: Callable[..., httpx.Client], served: ServedModel, tmp_path: Path) -> Iterator[Visit]:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("there is no chromium with chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    ):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    client = api_on(page=True, model=Inverting(served))
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        yield Visit(driver, str(client.base_url), tmp_path)
+    finally:
+        driver.quit()
+
+
+def test_a_visit(visit: Visit, tmp_path: Path) -> None:
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    visit.look(1280, 900, dark=False)
+
+    # Make: two films beside each other, from the keyboard alone
+    visit.run("document.querySelector('#prompt textarea').focus()")
+    visit.driver.switch_to.active_element.send_keys("a red star jumps twice", keys.ENTER)
+    visit.until("[...document.querySelectorAll('#results video')].filter(v => v.readyState > 1).length == 2")
+    sizes = visit.run("[...document.querySelectorAll('#results video')].map(v => [v.videoWidth, v.duration])")
+    assert sizes == [[480, pytest.approx(17 / 8)]] * 2
+    assert "seed 0" in visit.find("#results").text and "seed 1" in visit.find("#results").text
+    visit.shot("make")
+
+    # A word that the model does not know is named
+    box = visit.find("#prompt textarea")
+    box.send_keys(" beside a unicorn", keys.ENTER)
+    visit.until("document.querySelector('#results .problem')?.innerText.includes('unicorn')")
+    box.clear()
+    box.send_keys("a blue ring", keys.ENTER)
+    visit.until("document.querySelectorAll('#results video').length == 2")
+
+    # Ask about the second film; its evidence moves the player
+    visit.run("document.querySelector('[data-press=ask-film-1]').click()")
+    visit.until("document.getElementById('player')?.readyState > 1")
+    visit.find("#question textarea").send_keys("how many objects are there?", keys.ENTER)
+    visit.until("document.querySelector('#chat').innerText.includes('sure')")
+    visit.until("document.querySelectorAll('[data-jump]').length == 17")
+    visit.run("document.querySelectorAll('[data-jump]')[8].click()")
+    visit.until("Math.abs(document.getElementById('player').currentTime - 1) < 0.01")
+    assert visit.run("document.getElementById('player').paused")
+    visit.shot("ask")
+
+    # A film of one's own, and what is no film
+    own = Clip.load(_film(tmp_path))
+    visit.find("#film input[type=file]").send_keys(str(tmp_path / "own.mp4"))
+    visit.until("document.getElementById('player')?.videoWidth == 320")
+    assert visit.run("document.getElementById('player').duration") == pytest.approx(own.duration)
+    visit.until("!document.querySelector('#chat').innerText.includes('sure')")
+    visit.find("#describe").click()
+    visit.until("document.querySelector('#chat').innerText.includes('sure')")
+
+    # Edit, edit again, undo
+    visit.run("[...document.querySelectorAll('[role=tab]')].find(t => t.innerText == 'Make').click()")
+    visit.until("document.querySelector('#results figure')?.offsetParent")
+    visit.run("document.querySelector('[data-press=edit-film-0]').click()")
+    visit.until("document.querySelector('#edit-stage video')?.offsetParent")
+    for count in (1, 2):
+        visit.find("#instruction textarea").clear()
+        visit.find("#instruction textarea").send_keys("make the star blue", keys.ENTER)
+        visit.until(f"document.querySelectorAll('#chain li').length == {count}")
+    visit.until("document.querySelectorAll('#edit-stage video').length == 3")
+    visit.shot("edit")
+    visit.find("#undo").click()
+    visit.until("document.querySelectorAll('#chain li').length == 1")
+
+    # By night, and on a telephone
+    visit.look(1280, 900, dark=True)
+    assert visit.run("getComputedStyle(document.body).backgroundColor") == "rgb(19, 19, 22)"
+    visit.shot("night")
+    visit.look(360, 740, dark=False)
+    for tab in ("Ask", "Make"):
+        visit.run(
+            "[...document.querySelectorAll('[role=tab]')].find(t => t.innerText == arguments[0]).click()", tab
+        )
+        time.sleep(0.5)
+        visit.shot(f"telephone-{tab.lower()}")
+        assert visit.run("document.documentElement.scrollWidth") <= 360
+
+    # Nothing has left the machine, and the browser had nothing to complain about
+    assert visit.foreign() == set()
+    complaints = [entry for entry in visit.driver.get_log("browser") if entry["level"] == "SEVERE"]
+    assert complaints == []
+
+
+def _film(folder: Path) -> Path:
+    import numpy as np
+
+    frames = np.zeros((12, 180, 320, 3), dtype=np.uint8)
+    frames[:, 40:90, 40:90] = (230, 60, 40)
+    return Clip(frames, 12.0).save(folder / "own.mp4")

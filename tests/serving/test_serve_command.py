@@ -31,7 +31,7 @@ PATIENCE = 300.0
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_line(words, message, code, tmp_path, capsys):
-    jobs = [] if "--jobs" in words else ["--jobs", str(tmp_path / "jobs")]
+    jobs = ["--no-page"] if "--jobs" in words else ["--no-page", "--jobs", str(tmp_path / "jobs")]
     assert main(["serve", *words, *jobs]) == code
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
@@ -51,7 +51,7 @@ def test_without_its_libraries(tmp_path):
 
 
 def test_a_server_from_its_start_to_its_stop(untrained, tmp_path):
-    command = [sys.executable, "-m", "unireel", "serve", "--model", str(untrained), "--device", "cpu"]
+    command = [sys.executable, "-m", "unireel", "serve", "--model", str(untrained), "--no-page"]
     command += ["--port", "0", "--jobs", str(tmp_path / "jobs"), "--api-key-env", "KEY", "--grace", "5"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=os.environ | {"KEY": "secret-key"}, **pipes) as process:

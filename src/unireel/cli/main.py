@@ -42,6 +42,7 @@ COMMANDS = {
     "convert": Command("unireel.cli.convert", "bring published weights into folders of safetensors"),
     "evaluate": Command("unireel.cli.evaluate", "measure a model, with confidence intervals"),
     "compare": Command("unireel.cli.compare", "two evaluations side by side, with paired tests"),
+    "bench": Command("unireel.cli.bench", "speed side by side with stock diffusers"),
 }
 
 

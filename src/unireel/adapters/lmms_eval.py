@@ -7,9 +7,11 @@ lmms-eval finds it by the entry point ``lmms_eval.models``; nothing has to be ch
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from loguru import logger
@@ -59,7 +61,9 @@ class Unireel(lmms):
                 "accepted: pretrained, device, dtype, batch_size, num_frames"
             )
         self.batch_size = int(batch_size)
-        self._answering = Answering(pretrained, device, dtype, num_frames, self.batch_size, logger.warning)
+        self._answering = Answering(
+            pretrained, own_device(device), dtype, num_frames, self.batch_size, logger.warning
+        )
 
     @property
     def device(self) -> Any:
@@ -98,6 +102,13 @@ class Unireel(lmms):
         stops = (until,) if isinstance(until, str) else tuple(until)
         text, shown = read_messages(messages_of(self.task_dict[task][split][doc]))
         return Request(text, shown, stops)
+
+
+def own_device(device: str | None) -> str | None:
+    """``device``; where lmms-eval was started once for each GPU and none was named, this process's own."""
+    rank = os.environ.get("LOCAL_RANK")
+    several = rank is not None and device in (None, "cuda") and torch.cuda.is_available()
+    return f"cuda:{rank}" if several else device
 
 
 def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str, Shown]:

@@ -36,7 +36,6 @@ class Unireel(BaseModel):
         device: str | None = None,
         dtype: str | None = None,
         nframe: int | None = FRAMES,
-        **options: Any,
     ) -> None:
         super().__init__()
         self.nframe = nframe

@@ -97,7 +97,7 @@ def check_films(model: Any, folder: str, report: str) -> None:
 
     store = JobStore(Path(folder))
     groups = defaultdict(list)
-    for job in store._select("batch IS NOT NULL ORDER BY sequence", with_source=True):
+    for job in store.page(10**6, descending=False)[0]:
         groups[job.batch].append(job)
     different = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -15,7 +15,7 @@ from unireel.cli.main import main
 from unireel.errors import UsageError
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "serving.py"
-PATIENCE = 300.0
+PATIENCE = 900.0
 
 
 @pytest.mark.parametrize(

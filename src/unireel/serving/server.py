@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from types import FrameType
 
@@ -48,11 +49,12 @@ class Server(uvicorn.Server):
         self.engine = engine
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """On SIGTERM and SIGINT."""
+        """On SIGTERM and SIGINT; a second SIGINT does not wait. Stopping when told to is a success: exit code 0."""
         loop = asyncio.get_running_loop()
         # Not from within the handler, which may have interrupted whoever holds a lock.
         loop.call_soon_threadsafe(loop.run_in_executor, None, self._drain)
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     def _drain(self) -> None:
         logger.info("stopping: what is running may end, what waits is kept")

@@ -29,7 +29,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--formulation", default="masked")
     parser.add_argument("--films", default="cache/films-48", help="film cache")
-    args = parser.parse_args()
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe, such as precision=fp32"
+    )
+    args = parser.parse_intermixed_args()
     settings = {
         "output": args.output,
         "steps": args.steps,
@@ -45,8 +48,10 @@ def main() -> None:
         "stage_config.formulation": args.formulation,
         "stage_config.mix": "{target: caption, condition_dropout: 1.0, understand: 0.6, pair: 0.2, film: 0.2, text: 0}",
     }
-    recipe = load_recipe("recipes/univigu/recall.yaml", [f"{key}={value}" for key, value in settings.items()])
-    run(recipe)
+    settings = [f"{key}={value}" for key, value in settings.items()]
+    recipe = load_recipe("recipes/univigu/recall.yaml", [*settings, *args.overrides])
+    if not run(recipe):
+        return  # stopped; the same command goes on
     lines = [json.loads(line) for line in (args.output / "metrics.jsonl").read_text().splitlines()]
     for key in ("text_of_clean", "text_of_pair", "film", "picture"):
         values = [line[key] for line in lines if key in line]

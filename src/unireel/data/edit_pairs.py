@@ -62,26 +62,34 @@ class EditPairs(FilmCache):
 
     Args:
         films: the sources.
-        count: of the edits; the first ``count`` films are edited once each, and again from the first if they are fewer.
+        count: of the edits; films are edited one after the other, and again from the first.
+        sources: how many of the films, from the first on, are edited; all by default.
         fps: frame rate of the edited films, see :func:`retimed`.
         seed: of the edits.
     """
 
     def __init__(
-        self, films: FilmCache, count: int, fps: int = FPS, seed: int = 0, progress: bool = True
+        self,
+        films: FilmCache,
+        count: int,
+        sources: int | None = None,
+        fps: int = FPS,
+        seed: int = 0,
+        progress: bool = True,
     ) -> None:
-        folder = films.folder / f"edits-{count}-fps-{fps}-{seed}"
+        sources = min(sources or len(films), len(films))
+        folder = films.folder / f"edits-{count}-of-{sources}-fps-{fps}-{seed}"
         if not (folder / "cache.json").exists():
-            _make(folder, films, count, fps, seed, progress)
+            _make(folder, films, count, sources, fps, seed, progress)
         super().__init__(folder)
         lines = (folder / "edits.jsonl").read_text(encoding="utf-8").splitlines()
         self.pairs = [EditPair(**json.loads(line)) for line in lines]
 
 
-def draw(films: FilmCache, number: int, seed: int) -> tuple[int, Edit]:
+def draw(films: FilmCache, sources: int, number: int, seed: int) -> tuple[int, Edit]:
     """The film that edit ``number`` is of, and the edit: the first film from ``number`` on that allows any."""
-    for step in range(len(films)):
-        source = (number + step) % len(films)
+    for step in range(sources):
+        source = (number + step) % sources
         scene = films.scene(source)
         wanted = OPERATIONS[number % len(OPERATIONS)]
         edit = edit_for(scene, wanted, seed + number) or edit_for(scene, None, seed + number)
@@ -90,7 +98,9 @@ def draw(films: FilmCache, number: int, seed: int) -> tuple[int, Edit]:
     raise UserError("no film of the cache can be edited")
 
 
-def _make(folder: Path, films: FilmCache, count: int, fps: int, seed: int, progress: bool) -> None:
+def _make(
+    folder: Path, films: FilmCache, count: int, sources: int, fps: int, seed: int, progress: bool
+) -> None:
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,14 +111,16 @@ def _make(folder: Path, films: FilmCache, count: int, fps: int, seed: int, progr
         open(folder / "edits.jsonl", "w", encoding="utf-8") as edits,
     ):
         for number in tqdm(range(count), desc="edits", disable=None if progress else True):
-            source, edit = draw(films, number, seed)
+            source, edit = draw(films, sources, number, seed)
             target = retimed(edit.target, fps)
             frames[number] = render_frames(target)
             scenes.write(target.to_json() + "\n")
             pair = EditPair(source, edit.instruction, edit.operation)
             edits.write(json.dumps(dataclasses.asdict(pair)) + "\n")
     frames.flush()
-    (folder / "cache.json").write_text(json.dumps({"edits": count, "fps": fps, "seed": seed}))
+    (folder / "cache.json").write_text(
+        json.dumps({"edits": count, "sources": sources, "fps": fps, "seed": seed})
+    )
 
 
 def retimed_cache(films: FilmCache, fps: int, count: int, progress: bool = True) -> FilmCache:
@@ -136,8 +148,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Render edits of cached films.")
     parser.add_argument("films", type=Path, help="folder of the film cache")
     parser.add_argument("--count", type=int, default=40_000)
+    parser.add_argument(
+        "--sources", type=int, default=40_000, help="films that are edited, from the first on"
+    )
     args = parser.parse_args()
-    print(f"{len(EditPairs(FilmCache(args.films), args.count))} edits")
+    print(f"{len(EditPairs(FilmCache(args.films), args.count, args.sources))} edits")
 
 
 if __name__ == "__main__":

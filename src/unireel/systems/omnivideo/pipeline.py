@@ -143,8 +143,10 @@ class OmniVideo(BasePipeline):
         for name in PARTS:
             part = getattr(self, name)
             before = next(part.parameters()).dtype
-            part.to(dtype).save_pretrained(folder / name)
-            part.to(before)
+            # The library's own ``to`` warns of weights to keep in float32, of which there are none here.
+            nn.Module.to(part, dtype)
+            part.save_pretrained(folder / name)
+            nn.Module.to(part, before)
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         card |= {"system": "omnivideo", "omnivideo": to_dict(self.settings)}
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

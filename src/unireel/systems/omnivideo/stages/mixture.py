@@ -37,6 +37,7 @@ class MixtureConfig:
 
     Attributes:
         films, film_count: cache of films; it is made if it is missing.
+        used_films: how many of them, from the first on, are seen and edited.
         edit_count: edits of its films.
         fps: frame rate of the films that are made; the language model always sees them at the World's.
         batch_size, picture_batch: samples in a batch of films and of pictures.
@@ -51,6 +52,7 @@ class MixtureConfig:
 
     films: str = "cache/films-48"
     film_count: int = 60_000
+    used_films: int = 40_000
     size: int = 48
     edit_count: int = 40_000
     fps: int = FPS
@@ -113,13 +115,14 @@ class Mixture:
         self.groups: tuple[Kind, ...] = tuple(group for group in GROUPS if config.share(group) > 0)
         build(Path(config.films), CacheConfig(config.film_count, config.size))
         self.seen = FilmCache(config.films)
-        self.films = retimed_cache(self.seen, config.fps, len(self.seen))
+        self.count = min(config.used_films, len(self.seen))
+        self.films = retimed_cache(self.seen, config.fps, self.count)
         edits = any(config.shares.get(task, 0) for task in (*EDITS, "think"))
-        self.edits = EditPairs(self.seen, config.edit_count, config.fps) if edits else None
+        self.edits = EditPairs(self.seen, config.edit_count, self.count, config.fps) if edits else None
 
     def latents(self, vae: nn.Module, digest: str) -> tuple[np.ndarray, np.ndarray]:
         """Latents (N, C, T, h, w) of the films and of the edited films, memory-mapped, made where they are missing."""
-        films = latents_of(self.films, vae, digest, len(self.films))
+        films = latents_of(self.films, vae, digest, self.count)
         edits = films[:0] if self.edits is None else latents_of(self.edits, vae, digest, len(self.edits))
         return films, edits
 
@@ -161,7 +164,7 @@ class Mixture:
         seed = int(random.integers(2**31))
         if task in EDITS or (task == "think" and random.random() < 0.5):
             return self._edit(task, group, position, seed, random)
-        place = epoch_order(self.config.data_seed, len(self.seen), position)
+        place = epoch_order(self.config.data_seed, self.count, position)
         scene = self.seen.scene(place)
         frames = self._shown(place, group)
         if task == "caption":
@@ -220,7 +223,7 @@ class Mixture:
             side = self.films.frames.shape[2]
             edits = 0 if self.edits is None else len(self.edits)
             numbers = ", ".join(
-                f"{task} {share:.0%} of {edits if task in EDITS else len(self.seen):,}"
+                f"{task} {share:.0%} of {edits if task in EDITS else self.count:,}"
                 for task, share in self.tasks(group, self.config.editing_from).items()
             )
             start = f", edits from batch {self.config.editing_from}" if self.config.editing_from else ""

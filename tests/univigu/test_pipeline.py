@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from unireel.systems.univigu import stages
 from unireel.systems.univigu.lessons import KINDS, Mix
 from unireel.systems.univigu.pipeline import UniViguPipeline
 from unireel.systems.univigu.stages import UniConfig, UniStage
+from unireel.training.recipe import load_recipe, plain, stage_class
 from unireel.world.language import unknown_words
 from unireel.world.render import render
 from unireel.world.sampling import sample_scene
 
+RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "univigu").glob("*.yaml"))
 PROMPT = "a red star jumps"
 QUESTION = "how many objects are there?"
 
@@ -142,6 +145,16 @@ def test_commands(folder, untrained, clip, tmp_path, capsys):
     assert "cannot imagine; name a model of Uni-ViGU" in capsys.readouterr().err
     assert main(["imagine", " ", "-o", film, *options]) == 2
     assert main(["imagine", PROMPT, "-o", str(tmp_path / "no" / "film.mp4"), *options]) == 1
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_recipes_are_what_the_stage_takes(path):
+    recipe = load_recipe(path)
+    config = plain(recipe)["stage_config"]
+    assert stage_class(recipe) is UniStage and recipe.parallel == "replicate"
+    assert config["mix"]["target"] == {"recall": "prompt", "refine": "caption"}[path.stem]
+    assert config["mix"]["condition_dropout"] > 0.5 and config["film_weight"] == 1.0
+    assert (path.stem == "refine") == bool(config["start_from"]) == (config["mix"]["questions"] > 0)
 
 
 def test_kinds_of_batches_come_as_often_as_they_weigh(start):

@@ -109,6 +109,9 @@ def test_it_learns_and_starts_from_what_it_exported(folders, tmp_path):
     again = stage_of(folders, start_from=str(tmp_path))
     for name, parameter in again.module.named_parameters():
         assert parameter.dtype == torch.float32, name
+    for name in ("binding", "uncertainty"):
+        for key, value in stage.module[name].state_dict().items():
+            assert torch.equal(value, again.module[name].state_dict()[key]), key
     weights = dict(stage.module["transformer"].named_parameters())
     for name, parameter in again.module["transformer"].named_parameters():
         assert torch.equal(parameter, weights[name]), name

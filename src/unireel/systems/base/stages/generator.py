@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
@@ -35,6 +36,8 @@ from unireel.systems.base.stages.binding import Binding, Uncertainty, latent_fra
 from unireel.training.stage import ParameterRule, Stage
 from unireel.world.language import prompt_for, vocabulary
 from unireel.world.sampling import sample_scene
+
+HEADS = "generator-heads.safetensors"
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,9 @@ class GeneratorStage(Stage):
                 "uncertainty": Uncertainty(kinds=3),
             }
         )
+        heads = Path(config.start_from) / HEADS
+        if config.start_from and heads.exists():
+            self.module.load_state_dict(load_file(heads), strict=False)
         self._frames = latent_frames(self.films.frames.shape[1])
         self._hidden: dict[int, Tensor] = {}
         for number in {config.drawing_block, config.masks_block}:
@@ -142,9 +148,10 @@ class GeneratorStage(Stage):
             self._hidden[number] = output
 
     def parameter_groups(self) -> list[ParameterRule]:
-        """Embeddings and the auxiliary head are not hidden matrices."""
+        """The text encoder and the auxiliary heads are for AdamW."""
         return [
-            ParameterRule("text_encoder.shared*", muon=False),
+            # UMT5's attention is not scaled, so that Muon's large matrices make it look at one word only.
+            ParameterRule("text_encoder*", muon=False),
             ParameterRule("binding*", muon=False),
             ParameterRule("uncertainty*", lr=5.0, weight_decay=False, muon=False),
         ]
@@ -266,7 +273,13 @@ class GeneratorStage(Stage):
         return {"films": np.concatenate(columns, axis=1)}
 
     def export(self, folder: Path) -> None:
-        """Write ``text_encoder``, ``transformer`` and ``tokenizer`` folders."""
+        """Write ``text_encoder``, ``transformer``, ``tokenizer``, and the heads for trainings that start from here."""
         self.module["text_encoder"].save_pretrained(folder / "text_encoder")
         self.module["transformer"].save_pretrained(folder / "transformer")
         self.tokenizer.save_pretrained(folder / "tokenizer")
+        heads = {
+            f"{name}.{key}": value
+            for name in ("binding", "uncertainty")
+            for key, value in self.module[name].state_dict().items()
+        }
+        save_file(heads, folder / HEADS)

@@ -21,6 +21,8 @@ from torch import nn
 from unireel.errors import UsageError, UserError
 
 FILE = "pytorch_lora_weights.safetensors"
+ADAPTER = "default"
+"""Name of the adapters in a model, new or loaded, as peft has it: what was loaded can be saved again."""
 Attention = Literal["self", "cross"]
 ATTENTIONS: dict[Attention, str] = {"self": "attn1", "cross": "attn2"}
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -95,7 +97,7 @@ def save_lora(transformer: WanTransformer3DModel, folder: str | Path) -> None:
         folder,
         transformer_lora_layers=_peft().get_peft_model_state_dict(transformer),
         weight_name=FILE,
-        transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
+        transformer_lora_adapter_metadata=transformer.peft_config[ADAPTER].to_dict(),
     )
 
 
@@ -110,7 +112,7 @@ def load_lora(transformer: WanTransformer3DModel, folder: str | Path) -> None:
     if not path.is_file():
         raise UserError(f"'{folder}' has no adapters: it has no file '{FILE}'")
     try:
-        transformer.load_lora_adapter(folder, weight_name=FILE, local_files_only=True)
+        transformer.load_lora_adapter(folder, adapter_name=ADAPTER, weight_name=FILE, local_files_only=True)
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
             f"the adapters in '{folder}' do not fit: {str(error).strip().splitlines()[0]}"

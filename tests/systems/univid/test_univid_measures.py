@@ -100,7 +100,8 @@ def test_the_command_writes_scores_and_a_report(folder, tmp_path):
     assert main([*words, "--steps", "1", "--alignment", "linear", "--views", "vit", "--out", str(out)]) == 0
     scores = json.loads((out / "scores.json").read_text())["scores"]
     assert {"ref/shape", "ref/overall", "shuffled/overall"} <= set(scores)
-    assert "unireel evaluate univid" in (out / "report.html").read_text()
+    report = (out / "report.html").read_text()
+    assert "<span>univid</span> <span>--model</span>" in report and "<span>--alignment</span>" in report
 
 
 def test_other_models_are_refused(untrained, tmp_path, capsys):

@@ -194,16 +194,8 @@ def finish(args: argparse.Namespace, result: "Result", plan: "Plan", ledger: "Le
 
 def command(args: argparse.Namespace) -> str:
     """The command line that gives these figures again, wherever it is started."""
-    words = [
-        "unireel",
-        "evaluate",
-        getattr(args, "benchmark", "worldbench"),
-        "--model",
-        args.model,
-        "--split",
-        args.split,
-    ]
-    words += ["--n", str(args.n), "--seed", str(args.seed)]
+    words = ["unireel", "evaluate", getattr(args, "benchmark", "worldbench"), "--model", args.model]
+    words += ["--split", args.split, "--n", str(args.n), "--seed", str(args.seed)]
     for name in ("categories", "alignment", "views", "steps", "guidance"):
         if getattr(args, name, None) is not None:
             words += [

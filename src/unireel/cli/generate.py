@@ -41,16 +41,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("prompt", metavar="PROMPT", help="what the film shows")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help=".mp4, .webm or .gif; .png for a picture; a name without a suffix for a folder of pngs",
-    )
-    parser.add_argument("--image", type=Path, metavar="PNG", help="the first frame (of a film: its first)")
+    add_film_options(parser)
     parser.add_argument(
         "--reference",
         type=Path,
@@ -65,6 +56,29 @@ def add_parser(subparsers: Any) -> None:
         help="make N films, keep the one that the model itself believes shows the prompt (default: 1)",
     )
     parser.add_argument(
+        "-n",
+        dest="count",
+        type=whole_number(1, 10_000),
+        default=1,
+        metavar="COUNT",
+        help="make COUNT films with seeds S, S+1, ... and number their files",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_film_options(parser: argparse.ArgumentParser) -> None:
+    """Add the prompt, where the film goes, and what films are made of: for every command that makes one."""
+    parser.add_argument("prompt", metavar="PROMPT", help="what the film shows")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".mp4, .webm or .gif; .png for a picture; a name without a suffix for a folder of pngs",
+    )
+    parser.add_argument("--image", type=Path, metavar="PNG", help="the first frame (of a film: its first)")
+    parser.add_argument(
         "--frames",
         type=whole_number(1, 100_000),
         metavar="N",
@@ -78,18 +92,9 @@ def add_parser(subparsers: Any) -> None:
         "--guidance", type=real_number(0, 100), metavar="G", help="guidance scale (default: the model's)"
     )
     parser.add_argument(
-        "-n",
-        dest="count",
-        type=whole_number(1, 10_000),
-        default=1,
-        metavar="COUNT",
-        help="make COUNT films with seeds S, S+1, ... and number their files",
-    )
-    parser.add_argument(
         "--scale", type=whole_number(1, 64), default=1, metavar="INT", help="enlarge every pixel (default: 1)"
     )
     add_model_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,18 +1,15 @@
 """``unireel imagine``: a film and its description, made together."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from unireel.cli.generate import describe, frames_for
+from unireel.cli.generate import add_film_options, describe, frames_for
 from unireel.cli.options import (
-    add_model_options,
     check_writable,
     load_film,
     load_model,
     print_statement,
     progress_bar,
-    real_number,
     require_words,
     whole_number,
 )
@@ -32,35 +29,14 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("prompt", metavar="PROMPT", help="what the film shows")
+    add_film_options(parser)
     parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help=".mp4, .webm or .gif; .png for a picture; a name without a suffix for a folder of pngs",
-    )
-    parser.add_argument("--image", type=Path, metavar="PNG", help="the first frame (of a film: its first)")
-    parser.add_argument(
-        "--frames", type=whole_number(1, 100_000), metavar="N", help="length (default: the model's)"
-    )
-    parser.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, metavar="S", help="default: 0")
-    for name, what in (("--steps", "the film's"), ("--text-steps", "the description's")):
-        parser.add_argument(
-            name,
-            type=whole_number(1, 1000),
-            metavar="K",
-            help=f"{what} sampling steps (default: the model's)",
-        )
-    parser.add_argument(
-        "--guidance", type=real_number(0, 100), metavar="G", help="guidance scale (default: the model's)"
-    )
-    parser.add_argument(
-        "--scale", type=whole_number(1, 64), default=1, metavar="INT", help="enlarge every pixel (default: 1)"
+        "--text-steps",
+        type=whole_number(1, 1000),
+        metavar="K",
+        help="the description's sampling steps (default: as many as the film's)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_model_options(parser)
     parser.set_defaults(run=run)
 
 

@@ -120,6 +120,9 @@ def test_a_saved_model_does_the_same(make, model, tmp_path, picture):
     worn.save_pretrained(tmp_path, torch.float32)
     loaded = unireel.load(tmp_path)
     assert isinstance(loaded, UniVid) and loaded.settings == worn.settings
+    loaded.save_pretrained(tmp_path / "again", torch.float32)
+    again = (tmp_path / "again" / "adapters" / "pytorch_lora_weights.safetensors").read_bytes()
+    assert again == (tmp_path / "adapters" / "pytorch_lora_weights.safetensors").read_bytes()
     start = noise(worn)
     expected = worn.latents(PROMPTS, start, [picture, None], steps=2)
     assert torch.allclose(loaded.latents(PROMPTS, start, [picture, None], steps=2), expected, atol=1e-5)
@@ -144,12 +147,11 @@ def test_films_and_answers_have_the_base_systems_interface(model, picture):
 def test_it_is_called_as_diffusers_pipelines_are(model, picture):
     start = noise(model, 1)
     words = "a star of the colour shown in this picture jumps"
-    frames = model(words, num_frames=5, num_inference_steps=2, latents=start, reference=picture).frames
-    steered = model.latents([words.replace("this", "the")], start, [picture], steps=2)
-    state = model(
-        words, num_frames=5, num_inference_steps=2, latents=start, reference=picture, output_type="latent"
-    )
-    assert torch.allclose(state.frames, steered, atol=1e-5)
+    options = {"num_frames": 5, "num_inference_steps": 2, "guidance_scale": 2.0, "latents": start}
+    frames = model(words, reference=picture, **options).frames
+    state = model(words, reference=picture, output_type="latent", **options).frames
+    steered = model.latents([words.replace("this", "the")], start, [picture], steps=2, guidance=2.0)
+    assert torch.allclose(state, steered, atol=1e-5)
     assert (
         frames.shape == (1, 5, 48, 48, 3)
         and frames.dtype == np.float32

@@ -131,7 +131,7 @@ def house(certificate: Path) -> Iterator[House]:
 
 def everywhere(port: int) -> Limits:
     """A server that would fetch from any public host, at the house's port."""
-    return Limits(max_bytes=1000, fetch_seconds=5, remote=(f"*:{port}",))
+    return Limits(max_bytes=1000, fetch_seconds=60, remote=(f"*:{port}",))
 
 
 def fetcher(house: House, trusting: ssl.SSLContext, answers: list[list[str]] | None = None) -> Fetcher:
@@ -228,7 +228,7 @@ def test_an_address_inside_another_is_never_public(address: Any) -> None:
 def test_a_public_host_that_is_listed_is_fetched(house: House, trusting: ssl.SSLContext) -> None:
     house.reset(send(b"a film"))
     url = f"https://{HOST}:{house.port}/a/film.mp4?size=1#part"
-    limits = Limits(remote=(f"{HOST}:{house.port}",))
+    limits = Limits(fetch_seconds=60, remote=(f"{HOST}:{house.port}",))
     assert fetcher(house, trusting).resolve(url, limits) == b"a film"
     assert house.requests == ["/a/film.mp4?size=1"]
 
@@ -380,11 +380,11 @@ def test_a_host_that_drips_is_cut_off(house: House, trusting: ssl.SSLContext) ->
     try:
         with refused("fetch_timeout"):
             fetcher(house, trusting).resolve(f"https://{HOST}:{house.port}/", limits)
-        assert time.monotonic() - began < 3
-        slow = Fetcher(look_up=lambda host, port: [PUBLIC] if done.wait(30) else [])
+        assert time.monotonic() - began < 20
+        slow = Fetcher(look_up=lambda host, port: [PUBLIC] if done.wait(120) else [])
         with refused("fetch_timeout"):
             slow.resolve(f"https://{HOST}:{house.port}/", limits)
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 40
     finally:
         done.set()
 

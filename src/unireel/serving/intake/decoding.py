@@ -20,10 +20,13 @@ from unireel.media.timeline import MAX_RATE
 from unireel.serving.intake.containers import CONTAINERS, HEAD, Container, Kind, recognise
 from unireel.serving.intake.limits import Limits
 from unireel.serving.intake.refusals import refusal
-from unireel.serving.intake.wire import FRAMES, Answer, Ending, Request, WireError
+from unireel.serving.intake.wire import FRAMES, READY, Answer, Ending, Request, WireError
 
 GRACE = 5.0
 """Seconds beyond a file's own time after which the decoding processes are given up and started anew."""
+
+START_SECONDS = 120.0
+"""Seconds in which the decoding processes must have loaded their libraries; no file's time is spent on that."""
 
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 """What the decoding processes inherit: no keys, no proxies."""
@@ -96,22 +99,22 @@ class Decoder:
         return outcome
 
     def _ask(self, request: Request, file: int, limits: Limits) -> tuple[Clip | str, int]:
-        deadline = time.monotonic() + limits.decode_seconds + GRACE
+        seconds = limits.decode_seconds + GRACE
         try:
             try:
-                return self._exchange(request, file, deadline)
+                return self._exchange(request, file, seconds)
             except OSError as error:
                 if isinstance(error, TimeoutError):
                     raise
                 self.close()  # the process has ended since the last file; a new one gets this one
-                return self._exchange(request, file, deadline)
+                return self._exchange(request, file, seconds)
         except TimeoutError:
             self.close()  # the processes do not even keep their own time
             raise refusal("decode_timeout", limits) from None
         except OSError:
             raise refusal("decode_failed", limits) from None
 
-    def _exchange(self, request: Request, file: int, deadline: float) -> tuple[Clip | str, int]:
+    def _exchange(self, request: Request, file: int, seconds: float) -> tuple[Clip | str, int]:
         """Hand a request over and receive the answer. Raises ``OSError`` if nobody took it."""
         answers, its_answers = socket.socketpair()
         endings, its_endings = socket.socketpair()
@@ -119,7 +122,7 @@ class Decoder:
             with its_answers, its_endings, self._lock:
                 descriptors = [file, its_answers.fileno(), its_endings.fileno()]
                 socket.send_fds(self._started(), [request.pack()], descriptors)
-            return _receive(answers, endings, request, deadline)
+            return _receive(answers, endings, request, time.monotonic() + seconds)
 
     def _started(self) -> socket.socket:
         if self._control is not None and self._process is not None and self._process.poll() is None:
@@ -138,6 +141,10 @@ class Decoder:
                 start_new_session=True,
             )
         self._control = ours
+        ours.settimeout(START_SECONDS)
+        if ours.recv(len(READY)) != READY:
+            raise ConnectionResetError
+        ours.settimeout(None)
         return ours
 
     def _end(self) -> None:

@@ -30,7 +30,7 @@ from unireel.media.stills import read_still
 from unireel.media.timeline import MAX_RATE
 from unireel.serving.intake.containers import CONTAINERS, DECODERS
 from unireel.serving.intake.walls import forbid_files, leave_network, limit_resources
-from unireel.serving.intake.wire import FRAMES, Answer, Ending, Request
+from unireel.serving.intake.wire import FRAMES, READY, Answer, Ending, Request
 
 STILL_FPS = 1.0
 
@@ -65,6 +65,7 @@ def main(control: socket.socket) -> None:
     Image.MAX_IMAGE_PIXELS = None  # the limits of each request are stricter
     leave_network()
     children: dict[int, Child] = {}
+    control.sendall(READY)
     while True:
         now = time.monotonic()
         wait = min((child.deadline - now for child in children.values()), default=None)

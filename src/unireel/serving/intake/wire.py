@@ -11,6 +11,9 @@ from typing import ClassVar
 
 from unireel.serving.intake.refusals import CATALOGUE
 
+READY = b"r"
+"""What the process that decoding ones are forked from says when it can take requests."""
+
 FRAMES = "frames"
 CODES = (FRAMES, *CATALOGUE)
 ENDINGS = ("done", "decode_timeout", "decode_failed")

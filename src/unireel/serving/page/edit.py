@@ -20,7 +20,7 @@ from unireel.serving.page.fragments import film_address, hint, player, problem, 
 from unireel.serving.page.material import read_upload
 from unireel.serving.schema import Sampling
 
-EMPTY = hint("Choose a film of yours, or press “edit it” below one that you made.")
+EMPTY = hint("Choose a film of yours, or press “edit” below one that you made.")
 LOOK_SECONDS = 0.2
 
 

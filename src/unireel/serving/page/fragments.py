@@ -76,8 +76,8 @@ def _card(index: int, card: Card) -> str:
         picture = player(card.film, card.title, controls=False)
         below = (
             f'<a href="{card.film}" download="unireel-{escape(card.title.replace(" ", "-"))}.{suffix}">save</a>'
-            f'<button type="button" data-press="ask-film-{index}">ask about it</button>'
-            f'<button type="button" data-press="edit-film-{index}" class="edits">edit it</button>'
+            f'<button type="button" data-press="ask-film-{index}">ask</button>'
+            f'<button type="button" data-press="edit-film-{index}" class="edits">edit</button>'
         )
     return f"<figure>{picture}<figcaption><span>{escape(card.title)}</span>{below}</figcaption></figure>"
 

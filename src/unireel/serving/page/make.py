@@ -47,9 +47,8 @@ def tab(context: Context) -> MakeTab:
                 label="Prompt", placeholder=PROMPTS[0], lines=1, max_lines=5, autofocus=True, elem_id="prompt"
             )
             gr.Examples([[each] for each in PROMPTS], [prompt], label="Try", api_visibility="private")
-            with gr.Row():
-                preset = gr.Radio(list(PRESETS), value="normal", label="Quality", scale=3, elem_id="preset")
-                count = gr.Radio([1, 2, MOST], value=2, label="Films", scale=2, elem_id="count")
+            preset = gr.Radio(list(PRESETS), value="normal", label="Quality", elem_id="preset")
+            count = gr.Radio([1, 2, MOST], value=2, label="Films", elem_id="count")
             with gr.Accordion("First frame, seed, guidance", open=False):
                 upload = gr.File(
                     label="First frame (optional)", file_types=["image"], height=120, elem_id="first-frame"

@@ -62,6 +62,7 @@ def test_text_of_visitors_and_models_is_never_markup() -> None:
 
 
 def test_what_an_answer_says_of_itself_is_shown() -> None:
+    assert "&lt;b&gt;twice" in fragments.said(Said())
     assert "93% sure" in fragments.said(Said())
     assert "not reliable" in fragments.said(Said(reliable=False, note="the film is from outside the World"))
     assert "outside the World" in fragments.said(Said(note="the film is from outside the World"))

@@ -133,7 +133,7 @@ def _answer(context: Context, describing: bool = False) -> Any:
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Put the question to the engine and show the answer with its evidence."""
         asked = None if describing else (text or "").strip()
-        chat = [*chat, _message("user", "Describe the film." if asked is None else asked)]
+        chat = [*chat, _message("user", "Describe the film." if asked is None else escape(asked))]
         if clip is None:
             yield [_message("assistant", "Choose a film first.")], gr.skip(), "", ""
             return

@@ -125,8 +125,8 @@ def trace(rounds: Sequence[dict[str, Any]]) -> str:
 def said(answer: Any) -> str:
     """An answer with what is to be known about it, in Markdown."""
     doubt = "" if answer.reliable else ", not reliable"
-    note = f"\n\n*{answer.note}*" if answer.note else ""
-    return f"{answer.text}  \n<small>{answer.confidence:.0%} sure{doubt}</small>{note}"
+    note = f"\n\n*{escape(answer.note)}*" if answer.note else ""
+    return f"{escape(answer.text)}  \n<small>{answer.confidence:.0%} sure{doubt}</small>{note}"
 
 
 def three_films(before: str, after: str, difference: str) -> str:

@@ -12,6 +12,7 @@ import uuid
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,7 +49,7 @@ class Guard:
             await self.app(scope, exchange.receive, exchange.send)
         except ApiError as error:
             await exchange.refuse(error)
-        except (TimeoutError, ConnectionError):
+        except (TimeoutError, ConnectionError, ClientDisconnect):
             exchange.status = exchange.status or 499
         except Exception:
             logger.exception("request %s", exchange.id)

@@ -138,7 +138,7 @@ class Trained:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            self.loss = float(loss)
+            self.loss = loss.item()
         self.seconds = time.process_time() - start
         model.eval()
 

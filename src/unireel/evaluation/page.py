@@ -92,8 +92,8 @@ def score_table(scores: Figures, heads: Container[str] = (), factor: float = 1.0
     """
     rows = "".join(_row(name, score, name in heads, factor, digits) for name, score in scores.items())
     return (
-        f"<table><thead><tr><th>score</th><th>value</th><th class=graph>0 to {factor:g}</th>"
-        f"<th class=range>95 % interval</th><th>n</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<table><thead><tr><th>score</th><th class=value>value</th><th class=graph>0 to {factor:g}</th>"
+        f"<th class=range>95 % interval</th><th class=n>n</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 

@@ -67,7 +67,7 @@ def beside(scores: Figures, wanted: Beside | None, name: str) -> str:
         return ""
     head = "".join(f"<th>{escape(each.replace('_', ' '))}</th>" for each in shared)
     ours = "".join(f"<td>{_cell(scores[each], wanted.factors.get(each, 100.0))}</td>" for each in shared)
-    lines = [f"<tr class=head><th scope=row>{escape(name)}</th>{ours}<td class=source>this run</td></tr>"]
+    lines = [f"<tr class=head><th scope=row>{escape(name)}</th><td class=source>this run</td>{ours}</tr>"]
     main = shared[0]
     factor = wanted.factors.get(main, 100.0)
     found = [_dot(name, scores[main], factor)]
@@ -77,14 +77,14 @@ def beside(scores: Figures, wanted: Beside | None, name: str) -> str:
             continue
         cells = "".join(f"<td>{'' if value is None else f'{value:.2f}'}</td>" for value in values)
         lines.append(
-            f"<tr><th scope=row>{escape(model)}</th>{cells}<td class=source>{escape(source)}</td></tr>"
+            f"<tr><th scope=row>{escape(model)}</th><td class=source>{escape(source)}</td>{cells}</tr>"
         )
         if isinstance(values[0], float):
             found.append(Dot(model, values[0]))
     note = f"<p>{escape(wanted.note)}</p>" if wanted.note else ""
     return (
-        f"<h2>Beside published numbers</h2>\n{note}\n<div class=wide><table><thead><tr><th>model</th>{head}"
-        f"<th>source</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>\n"
+        f"<h2>Beside published numbers</h2>\n{note}\n<div class=wide><table><thead><tr><th>model</th>"
+        f"<th class=source>source</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>\n"
         + dots(found, f"{main}, with this run's 95 % interval")
     )
 

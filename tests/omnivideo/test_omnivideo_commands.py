@@ -15,7 +15,7 @@ from unireel.cli.main import main
 from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.systems.omnivideo.comparison import difference
-from unireel.systems.omnivideo.speech import Request, Thought
+from unireel.systems.omnivideo.speech import Request, Thought, as_heard, bare
 
 EDIT = "make the background navy"
 QUESTION = "what is the background?"
@@ -115,21 +115,29 @@ def test_the_difference_is_black_where_nothing_changed(clip):
 @pytest.fixture(scope="module")
 def talker(make_model):
     model = make_model()
-    say(model, {"a red star jumps twice": "<BOV>", "a red star": "<BOI>"})
+    say(model, {"a red star jumps twice": "<BOV>", "draw a picture, a red star": "<BOI>"})
     return model
 
 
 def test_the_model_itself_routes(talker):
     assert talker.reply("a red star jumps twice").makes == "video"
-    assert talker.reply("a red star").makes == "image"
+    assert talker.reply("draw a picture, a red star").makes == "image"
     answer = talker.reply("what is the style?")
     assert answer.makes is None or answer.confidence < 1
 
 
+def test_only_new_pictures_are_asked_for_in_words():
+    assert as_heard("a star", "image", False) == "draw a picture, a star"
+    assert as_heard("draw a picture of a star", "image", False) == "draw a picture, a star"
+    assert as_heard("a star", "video", False) == as_heard("a star", "image", True) == "a star"
+    assert bare("draw a picture , a star") == "a star"
+
+
 def test_a_conversation_is_about_the_running_film(talker, clip, monkeypatch):
     conversation = talker.chat()
-    turn = conversation.say("a red star")
+    turn = conversation.say("draw a picture, a red star")
     assert len(turn.clip) == 1
+    assert np.array_equal(turn.clip.frames, talker.generate("a red star", frames=1, seed=0).frames)
     assert conversation.clip is turn.clip
     assert conversation.undo() is None
     with pytest.raises(UserError, match="nothing to undo"):
@@ -139,7 +147,7 @@ def test_a_conversation_is_about_the_running_film(talker, clip, monkeypatch):
     heard = []
     reply = talker.mllm.reply
     monkeypatch.setattr(talker.mllm, "reply", lambda request: heard.append(request) or reply(request))
-    conversation.say("a red star")
+    conversation.say("a blue ring")
     assert np.array_equal(heard[0].frames, film.frames)
     conversation.forget()
     assert conversation.clip is None

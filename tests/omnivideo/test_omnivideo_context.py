@@ -1,7 +1,7 @@
 """The context: its layout, its budgets, and that a decoder does not see its padding."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 from dataclasses import replace
 

@@ -1,7 +1,7 @@
 """Edit pairs, other frame rates, indirect requests, public lists, and the batches that are mixed of them."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportOptionalMemberAccess=false
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
 
 import dataclasses
 import json

@@ -1,7 +1,7 @@
 """Vision head, adapters: sizes of the published model, and their results against the parts they are made of."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import warnings
 

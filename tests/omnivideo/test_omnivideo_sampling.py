@@ -1,7 +1,7 @@
 """Guidance is its algebra; sampling is what diffusers' own Wan pipeline computes."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import pytest
 import torch

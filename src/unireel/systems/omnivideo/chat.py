@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from unireel.clip import Clip
 from unireel.errors import UserError
-from unireel.systems.omnivideo.speech import Thought
+from unireel.systems.omnivideo.speech import Thought, bare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,9 @@ class Conversation:
             seed = self.seed + len(self._films) - 1
             if clip is None:
                 frames = 1 if reply.makes == "image" else None
-                made = model.generate(text, frames=frames, seed=seed, thought=thought, progress=progress)
+                made = model.generate(
+                    bare(text), frames=frames, seed=seed, thought=thought, progress=progress
+                )
             else:
                 made = model.edit(clip, text, seed=seed, thought=thought, progress=progress)
             turn = ChatTurn(text, "", made, reply.confidence, thought)

@@ -6,7 +6,7 @@ token by itself and expands it into many tokens of context.
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportIncompatibleMethodOverride=false
+# pyright: reportArgumentType=false, reportIncompatibleMethodOverride=false, reportCallIssue=false
 
 from __future__ import annotations
 

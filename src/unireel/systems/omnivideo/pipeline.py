@@ -6,6 +6,7 @@ The base system's components (``vae``, ``text_encoder``, ``tokenizer``, ``transf
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
+# pyright: reportCallIssue=false
 
 from __future__ import annotations
 

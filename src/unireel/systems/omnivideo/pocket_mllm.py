@@ -7,6 +7,7 @@ of it. A thought reads ``<s> [film] <think> text <answer> reasoning <rewrite> pr
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportOptionalSubscript=false
+# pyright: reportOperatorIssue=false, reportReturnType=false
 
 from __future__ import annotations
 
@@ -33,7 +34,17 @@ from unireel.backbones.vlm import (
     visual_patches,
     visual_tokens,
 )
-from unireel.systems.omnivideo.speech import MARKS, NEW_TOKENS, REWRITE, THINK, Kind, Reply, Request, Thought
+from unireel.systems.omnivideo.speech import (
+    MARKS,
+    NEW_TOKENS,
+    REWRITE,
+    THINK,
+    Kind,
+    Reply,
+    Request,
+    Thought,
+    as_heard,
+)
 from unireel.world.language.vocabulary import words
 
 ANSWER_TOKENS, THOUGHT_TOKENS = 128, 256
@@ -121,7 +132,7 @@ class PocketMllm(PocketUnderstanding):
     def turn(self, text: str, kind: Kind) -> Turn:
         """A request to make something with its answer: the two marks of ``kind`` and the end."""
         start = question_turn(self.tokenizer, text, None)
-        ids = [*self.tokenizer.convert_tokens_to_ids(list(MARKS[kind])), self.tokenizer.eos_token_id]
+        ids = [*map(self._id, MARKS[kind]), self.tokenizer.eos_token_id]
         return Turn(start.ids + ids, start.weights + [1.0] * len(ids))
 
     def answer_turn(self, question: str, answer: str) -> Turn:
@@ -186,7 +197,10 @@ class PocketMllm(PocketUnderstanding):
 
     def request_states(self, requests: Sequence[Request], kinds: Sequence[Kind]) -> tuple[Tensor, Tensor]:
         """States (B, L, D) of requests whose answer is to make something of ``kinds``, and their mask (B, L)."""
-        turns = [self.turn(request.text, kind) for request, kind in zip(requests, kinds, strict=True)]
+        turns = [
+            self.turn(as_heard(request.text, kind, request.frames is not None), kind)
+            for request, kind in zip(requests, kinds, strict=True)
+        ]
         states, mask, _ = self.states(
             self.lay_out(turns, [each.frames for each in requests]).to(self.model.device)
         )

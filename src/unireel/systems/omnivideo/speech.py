@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,9 @@ Kind = Literal["image", "video"]
 MARKS: dict[Kind, tuple[str, str]] = {"image": ("<BOI>", "<EOI>"), "video": ("<BOV>", "<EOV>")}
 """Before and after the visual tokens of a picture and of a film (section 3.2 of the paper)."""
 
+PICTURE = "draw a picture,"
+"""What a prompt begins with where a picture is wanted: nothing else in it tells one from a film."""
+
 THINK, REWRITE = "<think>", "<rewrite>"
 """Before a request that is to be thought about, and before the rewritten request in the model's thought."""
 
@@ -27,6 +31,16 @@ class Request:
 
     text: str
     frames: np.ndarray | None = None
+
+
+def as_heard(text: str, kind: Kind, has_film: bool) -> str:
+    """``text`` as the language model hears it: for a new picture it says so; of a film or an edit nothing is added."""
+    return text if has_film or kind == "video" else f"{PICTURE} {bare(text)}"
+
+
+def bare(text: str) -> str:
+    """``text`` without the wish for a picture that it may begin with."""
+    return re.sub(r"^draw a picture(?: of\b| ?,)? *", "", text)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireel.backbones.text import tokenize
-from unireel.systems.omnivideo.stages.common import OmniVideoStage, as_heard
+from unireel.systems.omnivideo.stages.common import OmniVideoStage, heard_of
 from unireel.systems.omnivideo.stages.mixture import MAKING
 
 
@@ -40,7 +40,7 @@ class AlignmentStage(OmniVideoStage):
         """The error over the variance of the states: 1 is what their mean would have."""
         own = self.model.conditioner
         with torch.no_grad():
-            states, mask, _ = self.model.mllm.states(as_heard(batch))
+            states, mask, _ = self.model.mllm.states(heard_of(batch))
             kinds = ["image" if picture else "video" for picture in batch["picture"].tolist()]
             visual = own.visual_tokens(states, mask, kinds)
             texts = own.texts(batch["text"], batch["text_mask"])

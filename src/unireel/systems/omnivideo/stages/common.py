@@ -19,6 +19,7 @@ from unireel.systems.omnivideo.building import Sizes
 from unireel.systems.omnivideo.pipeline import OmniVideo, trained_parts
 from unireel.systems.omnivideo.pocket_mllm import Heard
 from unireel.systems.omnivideo.settings import Settings
+from unireel.systems.omnivideo.speech import as_heard
 from unireel.systems.omnivideo.stages.mixture import MAKING, Mixture, MixtureConfig, Sample
 from unireel.training.stage import ParameterRule, Stage
 
@@ -106,7 +107,7 @@ class OmniVideoStage(Stage):
             if sample.thought:
                 turns.append(mllm.thought_turn(sample.text, sample.thought))
             elif sample.task in MAKING:
-                turns.append(mllm.turn(sample.text, group))
+                turns.append(mllm.turn(as_heard(sample.text, group, sample.source is not None), group))
             else:
                 turns.append(mllm.answer_turn(sample.text, sample.answer))
         heard = mllm.lay_out(turns, [sample.source for sample in samples])
@@ -125,6 +126,6 @@ def changed(settings: Settings, entries: Mapping[str, Any]) -> Settings:
     return from_dict(Settings, own | dict(entries) | nested, "stage_config.settings")
 
 
-def as_heard(batch: dict[str, Any]) -> Heard:
+def heard_of(batch: dict[str, Any]) -> Heard:
     """The requests of a batch from :meth:`OmniVideoStage.heard`."""
     return Heard(**{name: batch[name] for name in ("ids", "lengths", "seen", "patches", "grid")})

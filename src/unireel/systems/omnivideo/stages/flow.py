@@ -24,7 +24,7 @@ from unireel.systems.omnivideo.context import Row, check_budget
 from unireel.systems.omnivideo.pipeline import trained_parts
 from unireel.systems.omnivideo.sampling import Sampling
 from unireel.systems.omnivideo.speech import Kind, Request
-from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, as_heard
+from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, heard_of
 from unireel.systems.omnivideo.stages.mixture import EDITS, MAKING, Sample
 
 MOST_WEIGHT = 8.0
@@ -184,7 +184,7 @@ class FlowStage(OmniVideoStage):
         model, own = self.model, self.model.conditioner
         heads = "vision_head" in self.config.train
         with torch.no_grad():
-            states, mask, _ = model.mllm.states(as_heard(batch))
+            states, mask, _ = model.mllm.states(heard_of(batch))
         with torch.set_grad_enabled(torch.is_grad_enabled() and heads):
             visual = own.visual_tokens(states, mask, [kind] * len(states))
         adapted = own.adapted(visual)

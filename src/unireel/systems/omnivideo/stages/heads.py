@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireel.systems.omnivideo.heads import Alignment, vision_loss
-from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, as_heard
+from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, heard_of
 from unireel.systems.omnivideo.stages.mixture import MAKING
 
 
@@ -65,7 +65,7 @@ class HeadsStage(OmniVideoStage):
         """See the class."""
         mllm, head = self.model.mllm, self.model.vlm.lm_head
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train == "language"):
-            states, mask, begins = mllm.states(as_heard(batch))
+            states, mask, begins = mllm.states(heard_of(batch))
         # The state before each token of a turn predicts it.
         places = begins[:, None] - 1 + torch.arange(batch["ids"].shape[1], device=states.device)
         rows = torch.arange(len(states), device=states.device)[:, None].expand_as(places)

@@ -139,7 +139,7 @@ class Mixture:
 
     def tasks(self, group: Kind, index: int) -> dict[Task, float]:
         """Tasks of batch ``index`` with their shares, which sum to 1."""
-        chosen = {
+        chosen: dict[Task, float] = {
             task: self.config.shares.get(task, 0.0)
             for task in GROUPS[group]
             if task not in EDITS or index >= self.config.editing_from

@@ -125,6 +125,9 @@ def test_all_bodies_together_are_bounded(api_on):
         assert error(answer) == (429, "busy") and answer.headers["retry-after"] == "1"
     while error(client.post("/v1/videos", json={"prompt": "x" * 5000}))[1] != "prompt_too_long":
         assert time.monotonic() < end
+    # Who hung up while sending was no failure of the server.
+    counted = client.get("/metrics").text
+    assert 'status="499"' in counted and 'status="500"' not in counted
 
 
 def test_slow_clients_are_left(api_on):

@@ -25,7 +25,7 @@ from unireel.serving.intake.wire import FRAMES, READY, Answer, Ending, Request, 
 GRACE = 5.0
 """Seconds beyond a file's own time after which the decoding processes are given up and started anew."""
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 """Seconds in which the decoding processes must have loaded their libraries; no file's time is spent on that."""
 
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL")

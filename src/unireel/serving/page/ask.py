@@ -69,7 +69,7 @@ def tab(context: Context) -> AskTab:
     clip = gr.State(None, time_to_live=1800)
     opened = [clip, stage, chat, looked_at, rounds]
     tidy = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(_uploaded(context), [upload], opened, **tidy)
+    upload.upload(_uploaded(context), [upload], [*opened, upload], **tidy)
     for index in range(len(EXAMPLES)):
         button = gr.Button(f"example {index}", elem_id=f"example-{index}", visible="hidden")
         button.click(_example(index), None, opened, **tidy)
@@ -117,12 +117,12 @@ def from_make(index: int) -> Callable[[list[Clip | None]], Any]:
 
 def _uploaded(context: Context) -> Callable[[str | None], Any]:
     async def take(path: str | None) -> Opened:
-        """Open a film that a visitor sends."""
+        """Open a film that a visitor sends, and make room for the next."""
         try:
             clip = await read_upload(context, path, "any")
         except ApiError as error:
-            return None, problem(error.message), [], "", ""
-        return (None, EMPTY, [], "", "") if clip is None else await opening(clip)
+            return None, problem(error.message), [], "", "", None
+        return (*((None, EMPTY, [], "", "") if clip is None else await opening(clip)), None)
 
     return take
 

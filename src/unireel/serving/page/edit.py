@@ -62,7 +62,7 @@ def tab(context: Context) -> EditTab:
     chain = gr.State([], time_to_live=1800)
     opened = [chain, stage, steps]
     tidy = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(_uploaded(context), [upload], opened, **tidy)
+    upload.upload(_uploaded(context), [upload], [*opened, upload], **tidy)
     gr.on([apply.click, instruction.submit], _edit(context), [chain, instruction], opened, **tidy)
     undo.click(_undo, [chain], opened, **tidy)
     return EditTab(opened)
@@ -103,13 +103,13 @@ def from_make(index: int) -> Callable[[list[Clip | None]], Any]:
 
 def _uploaded(context: Context) -> Callable[[str | None], Any]:
     async def take(path: str | None) -> tuple[Any, ...]:
-        """Open a film that a visitor sends, at the model's size."""
+        """Open a film that a visitor sends, at the model's size, and make room for the next."""
         try:
             clip = await read_upload(context, path, "any")
             size = context.engine.model.size
         except ApiError as error:
-            return [], problem(error.message), ""
-        return await showing([] if clip is None else [Link(clip.resized(*size))])
+            return [], problem(error.message), "", None
+        return (*await showing([] if clip is None else [Link(clip.resized(*size))]), None)
 
     return take
 

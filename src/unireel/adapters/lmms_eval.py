@@ -143,4 +143,4 @@ def _film(part: Mapping[str, Any]) -> Shown:
         url = url.get("url") or url.get("path") or url.get("video")
     if isinstance(url, str):
         return Shown(url, start, end)
-    return Shown(pictures=tuple(url))
+    return Shown(pictures=() if url is None else tuple(url))

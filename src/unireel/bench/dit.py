@@ -13,7 +13,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
-from unireel.backbones.fast import accelerate
+from unireel.backbones.fast import Precision, accelerate
 from unireel.backbones.fast.precision import halve
 from unireel.bench.measure import Contestant, Stopwatch
 from unireel.bench.pocket import size_of
@@ -87,7 +87,12 @@ def find_shape(name: str) -> Shape:
 
 
 def contestants(
-    shape: Shape, layers: int, latents: tuple[int, int, int], device: str = "cpu", compile: bool = False
+    shape: Shape,
+    layers: int,
+    latents: tuple[int, int, int],
+    device: str = "cpu",
+    precision: Precision = "auto",
+    compile: bool = False,
 ) -> list[Contestant]:
     """diffusers in both formats and ours, on latents (T, h, w)."""
     model, given = build(shape, layers), inputs(shape, latents, device)
@@ -95,8 +100,7 @@ def contestants(
     halve(theirs)
     for each in (model, theirs, ours):
         each.to(device)
-    # A processor chooses its own format; a GPU runs these models in bfloat16.
-    accelerate(ours, "auto" if device == "cpu" else "bfloat16", compile)
+    accelerate(ours, precision, compile)
 
     def runner(one: Any, narrow: bool) -> Any:
         def run(number: int, watch: Stopwatch) -> Tensor:

@@ -12,12 +12,13 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
-from unireel.backbones.fast import accelerate
+from unireel.backbones.fast import Precision, accelerate
 from unireel.backbones.fast.precision import halve
 from unireel.backbones.vae import decode
 from unireel.backbones.wan import add_coordinates, token_times, velocity_from
 from unireel.bench.measure import Contestant, Stopwatch
 from unireel.flow.sampling import time_grid
+from unireel.systems.base import pipeline as system
 from unireel.world.scene import CLIP_FRAMES
 
 PROMPTS = (
@@ -126,8 +127,8 @@ class Diffusers:
         )[0]
 
 
-def contestants(pipeline: Any, compile: bool = False) -> list[Contestant]:
-    """diffusers in both formats, and ours accelerated (in place) as it suits the machine.
+def contestants(pipeline: Any, precision: Precision = "auto", compile: bool = False) -> list[Contestant]:
+    """diffusers in both formats, and ours accelerated in place.
 
     Args:
         pipeline: pocket/base in float32; its guidance acts at all times, and it makes films in two stages.
@@ -135,9 +136,9 @@ def contestants(pipeline: Any, compile: bool = False) -> list[Contestant]:
     noises = [
         torch.randn(1, 16, 5, 12, 12, generator=torch.Generator().manual_seed(seed)) for seed in range(5)
     ]
-    parts = (pipeline.text_encoder, pipeline.transformer, pipeline.vae)
+    weights = (pipeline.text_encoder, pipeline.transformer, pipeline.vae)
     theirs = {name: Diffusers(pipeline, name == "bfloat16") for name in ("float32", "bfloat16")}
-    accelerate(pipeline, "auto", compile)
+    accelerate(pipeline, precision, compile)
     found = []
     for name, one in theirs.items():
         own = (one.pipeline.text_encoder, one.pipeline.transformer, one.vae)
@@ -162,7 +163,7 @@ def contestants(pipeline: Any, compile: bool = False) -> list[Contestant]:
         return made.frames.transpose(1, 2)
 
     rate = str(pipeline.transformer.proj_out.weight.dtype).removeprefix("torch.")
-    return [*found, Contestant("unireel", ours, size_of(*parts), rate)]
+    return [*found, Contestant("unireel", ours, size_of(*weights), rate)]
 
 
 def size_of(*modules: torch.nn.Module) -> int:

@@ -48,6 +48,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--threads", type=whole_number(1, 1024), metavar="N", help="default: torch's choice")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="of a shape (default: cpu)")
+    parser.add_argument(
+        "--precision",
+        choices=("keep", "auto", "bfloat16"),
+        default="auto",
+        help="of ours: keep is float32, auto is bfloat16 where the machine has it (default: auto)",
+    )
     parser.add_argument("--compile", action="store_true", help="compile our blocks first (not counted)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the medians (.svg)")
@@ -88,12 +94,12 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.shape == POCKET:
         from unireel.hub import load
 
-        contestants = pocket.contestants(load(POCKET, device="cpu"), args.compile)
+        contestants = pocket.contestants(load(POCKET, device="cpu"), args.precision, args.compile)
         subject = "pocket/base: a film of 17 frames of 48x48 from words, end to end"
     else:
         shape = dit.find_shape(args.shape)
         layers, latents = args.layers or shape.layers, args.latents or shape.latents
-        contestants = dit.contestants(shape, layers, latents, args.device, args.compile)
+        contestants = dit.contestants(shape, layers, latents, args.device, args.precision, args.compile)
         size = "x".join(map(str, latents))
         subject = f"{args.shape}, {layers} layer(s), latents {size}: one step with guidance, random weights"
     operations = measure.operations(contestants[0])

@@ -62,7 +62,7 @@ def accelerate(
     Args:
         target: a ``WanTransformer3DModel``, a Wan pipeline of diffusers, or one of ours.
         precision: ``"keep"`` is lossless; ``"bfloat16"`` rounds the weights of the transformer and of the
-            autoencoder's decoder; ``"auto"`` does so on processors with bfloat16 instructions.
+            autoencoder's decoder; ``"auto"`` does so on machines with bfloat16 instructions.
         compile: compile the repeated block (:meth:`compile_repeated_blocks`): pays after tens of films.
         prompts: how many prompts are remembered, 0 for none.
 
@@ -146,5 +146,5 @@ def _replace(model: Any) -> Callable[[], None]:
 
 
 def _prefers_bfloat16(model: Any) -> bool:
-    """Whether a float32 model runs on a processor that computes faster in bfloat16."""
-    return model.device.type == "cpu" and model.dtype == torch.float32 and has_fast_bf16(model.device)
+    """Whether a float32 model runs on a machine that computes faster in bfloat16."""
+    return model.dtype == torch.float32 and has_fast_bf16(model.device)

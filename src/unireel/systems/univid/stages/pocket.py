@@ -22,7 +22,7 @@ from unireel.data.latents import autoencoder_digest, latents_of
 from unireel.data.lessons import Lessons
 from unireel.data.turns import draw_turns
 from unireel.hub import find_model, load
-from unireel.systems.univid.pipeline import UniVid
+from unireel.systems.univid.pipeline import RANKER, UniVid
 from unireel.systems.univid.references import referring
 from unireel.systems.univid.settings import Settings, Sizes
 from unireel.systems.univid.stages.common import (
@@ -98,6 +98,8 @@ class PocketMaterial:
         model = load(config.start_from, device="cpu")
         if not isinstance(model, UniVid):
             model = UniVid.from_base(model, config.settings, config.sizes, config.new_seed)
+            ranker = find_model(config.start_from) / RANKER
+            model.ranker_folder = ranker if ranker.is_dir() else None
         self.model = model
         self.transformer, self.conditioner = model.transformer, model.conditioner
         if not lora_parameters(self.transformer):

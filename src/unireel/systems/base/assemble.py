@@ -1,6 +1,7 @@
 """Put a model together from what its components' trainings exported.
 
-python -m unireel.systems.base.assemble --vae RUN/export/vae --generator RUN/export --vlm RUN/export/vlm FOLDER
+python -m unireel.systems.base.assemble --vae RUN/export/vae --generator RUN/export --vlm RUN/export/vlm \
+    --ranker RUN/export/ranker FOLDER
 """
 
 from __future__ import annotations
@@ -8,8 +9,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
-from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration, UMT5EncoderModel
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2VLForConditionalGeneration,
+    SiglipModel,
+    UMT5EncoderModel,
+)
 
 from unireel.backbones.text import word_tokenizer
 from unireel.errors import UserError
@@ -17,8 +26,12 @@ from unireel.systems.base.pipeline import BasePipeline
 from unireel.world.language import vocabulary
 
 
-def assemble(vae: Path, generator: Path, vlm: Path, folder: Path, **settings: object) -> BasePipeline:
+def assemble(
+    vae: Path, generator: Path, vlm: Path, folder: Path, ranker: Path | None = None, **settings: object
+) -> BasePipeline:
     """Load the trained components, check that they share one tokenizer, and save the whole model in ``folder``.
+
+    ``ranker`` is no part of the pipeline; what ranks frames for it finds it in the folder ``ranker`` of the model.
 
     Raises:
         UserError: a component was trained on another vocabulary than this World's.
@@ -36,6 +49,10 @@ def assemble(vae: Path, generator: Path, vlm: Path, folder: Path, **settings: ob
         **settings,  # type: ignore[arg-type]
     )
     model.save_pretrained(folder)
+    if ranker:
+        for part in (AutoTokenizer, AutoImageProcessor):
+            part.from_pretrained(ranker).save_pretrained(folder / "ranker")
+        SiglipModel.from_pretrained(ranker).to(torch.bfloat16).save_pretrained(folder / "ranker")
     return model
 
 
@@ -45,6 +62,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write the model")
     for name in ("vae", "generator", "vlm"):
         parser.add_argument(f"--{name}", type=Path, required=True, help="exported folder")
+    parser.add_argument("--ranker", type=Path, help="exported folder of the frame-text ranker")
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--guidance", type=float, default=2.0)

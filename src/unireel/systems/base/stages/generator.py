@@ -151,7 +151,7 @@ class GeneratorStage(Stage):
         """The text encoder and the auxiliary heads are for AdamW."""
         return [
             # UMT5's attention is not scaled, so that Muon's large matrices make it look at one word only.
-            ParameterRule("text_encoder*", muon=False),
+            ParameterRule("text_encoder*", lr=0.3, muon=False),
             ParameterRule("binding*", muon=False),
             ParameterRule("uncertainty*", lr=5.0, weight_decay=False, muon=False),
         ]

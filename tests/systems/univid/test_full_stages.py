@@ -86,7 +86,7 @@ def data(tmp_path_factory) -> dict:
         "height": 32,
         "width": 32,
         "question_frames": 2,
-        "context_length": 48,
+        "context_length": 256,
         "hidden": 16,
         "layers": 1,
         "lora_rank": 2,

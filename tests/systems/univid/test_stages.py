@@ -1,7 +1,7 @@
 """UniVid's stages: what is frozen and what learns, what the losses are, and that an export can be gone on with."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 
 import math
 import re

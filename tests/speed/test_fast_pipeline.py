@@ -61,13 +61,14 @@ def test_wan_pipelines(pipeline: WanPipeline) -> None:
 
 def test_in_bfloat16_encoding_stays_exact(pipeline: WanPipeline) -> None:
     before, decoder = film(pipeline), copy.deepcopy(pipeline.vae.decoder.state_dict())
+    theirs = distance(film(copy.deepcopy(pipeline).to(torch.bfloat16)), before)
     acceleration = accelerate(pipeline, "bfloat16")
     assert "bfloat16 decoding" in acceleration.levers
     assert {each.dtype for each in pipeline.vae.decoder.parameters()} == {torch.bfloat16}
     assert {each.dtype for each in pipeline.vae.encoder.parameters()} == {torch.float32}
     after = film(pipeline)
     assert after.dtype == torch.float32
-    assert 1e-5 < distance(after, before) < 3e-2
+    assert 1e-5 < distance(after, before) < 1.2 * theirs
     acceleration.remove()
     for name, weight in pipeline.vae.decoder.state_dict().items():
         assert torch.equal(weight, decoder[name]), name

@@ -91,10 +91,13 @@ def test_collapsed_padding_weighs_as_much() -> None:
 
 
 def test_times_are_grouped_up_to_a_limit() -> None:
-    times, runs = group_times(per_token([0.0, 5.0, 5.0], [0.0, 5.0, 5.0]), 18)
-    assert (times.tolist(), runs) == ([[0.0, 5.0]], ((0, 6), (6, 18)))
-    times, runs = group_times(torch.tensor([3.0, 4.0]), 18)
-    assert (times.tolist(), runs) == ([[3.0], [4.0]], ((0, 18),))
+    for given, times, runs in (
+        (per_token([0.0, 5.0, 5.0], [0.0, 5.0, 5.0]), [[0.0, 5.0]], ((0, 6), (6, 18))),
+        (torch.tensor([3.0, 4.0]), [[3.0], [4.0]], ((0, 18),)),
+    ):
+        grouped = group_times(given, 18)
+        assert grouped is not None
+        assert (grouped[0].tolist(), grouped[1]) == (times, runs)
     assert group_times(torch.arange(MOST_RUNS + 1.0)[None], MOST_RUNS + 1) is None
 
 

@@ -149,10 +149,12 @@ def contestants(pipeline: Any, precision: Precision = "auto", compile: bool = Fa
         found.append(Contestant(f"diffusers {name}", run, size_of(*own), name))
 
     def ours(number: int, watch: Stopwatch) -> Tensor:
-        stops = [
-            watch.around(pipeline, "encode_prompt", "text"),
-            watch.around(pipeline.vae, "decode", "decode"),
-        ]
+        timed = (
+            (pipeline, "encode_prompt", "text"),
+            (system, "sample", "denoise"),
+            (pipeline.vae, "decode", "decode"),
+        )
+        stops = [watch.around(*each) for each in timed]
         try:
             made = pipeline(
                 PROMPTS[number % 5], latents=noises[number % 5], num_frames=CLIP_FRAMES, output_type="pt"

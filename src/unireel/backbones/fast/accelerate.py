@@ -71,7 +71,7 @@ def accelerate(
             (offloading, a cache): that has to come after this.
     """
     pipeline = None if isinstance(target, nn.Module) else target
-    models = [target] if pipeline is None else [
+    models: list[Any] = [target] if pipeline is None else [
         model for name in ("transformer", "transformer_2") if (model := getattr(target, name, None)) is not None
     ]  # fmt: skip
     for model in models:

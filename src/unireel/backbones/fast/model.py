@@ -7,6 +7,7 @@ context parallelism, with pictures among the text - diffusers' own forward runs.
 
 # Modules of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: reportReturnType=false
 
 from __future__ import annotations
 
@@ -47,10 +48,11 @@ class WanTransformerBlock(stock.WanTransformerBlock):
             return lean.forward(self, call, hidden_states, modulation[0].transpose(0, 1), rotary_emb)
         shift, scale, gate, late_shift, late_scale, late_gate = modulation.unbind(2)
         states, runs, dtype = hidden_states, call.runs, call.dtype
+        bias = None if call.context is None else call.context.bias
         normal = modulated_norm(states, shift, scale, runs, self.norm1.eps).to(dtype)
         states = gated(states, self.attn1(normal, None, None, rotary_emb), gate, runs)
         normal = self.norm2(states).to(dtype)
-        states = states + self.attn2(normal, encoder_hidden_states, call.context.bias, None)
+        states = states + self.attn2(normal, encoder_hidden_states, bias, None)
         normal = modulated_norm(states, late_shift, late_scale, runs, self.norm3.eps).to(dtype)
         return gated(states, self.ffn(normal), late_gate, runs)
 

@@ -43,5 +43,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
-	$(PIP) --editable '.[dev,serve]'
+	$(PIP) --editable '.[dev,serve,page]'
 	@touch $@

@@ -17,7 +17,7 @@ from unireel.serving.context import Context
 from unireel.serving.engine import Question
 from unireel.serving.errors import ApiError
 from unireel.serving.page.fragments import evidence, film_address, hint, player, problem, said, trace
-from unireel.serving.page.material import EXAMPLES, examples, read_upload
+from unireel.serving.page.material import EXAMPLES, QUIET, examples, read_upload
 
 EMPTY = hint("Choose a film: one of the examples, one of your own, or one that you made.")
 Opened = tuple[Any, ...]
@@ -68,14 +68,13 @@ def tab(context: Context) -> AskTab:
             rounds = gr.HTML(elem_id="trace")
     clip = gr.State(None, time_to_live=1800)
     opened = [clip, stage, chat, looked_at, rounds]
-    tidy = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(_uploaded(context), [upload], [*opened, upload], **tidy)
+    upload.upload(_uploaded(context), [upload], [*opened, upload], **QUIET)
     for index in range(len(EXAMPLES)):
         button = gr.Button(f"example {index}", elem_id=f"example-{index}", visible="hidden")
-        button.click(_example(index), None, opened, **tidy)
+        button.click(_example(index), None, opened, **QUIET)
     answers = [chat, question, looked_at, rounds]
-    gr.on([send.click, question.submit], _answer(context), [clip, chat, question, reflect], answers, **tidy)
-    describe.click(_answer(context, describing=True), [clip, chat, question, reflect], answers, **tidy)
+    gr.on([send.click, question.submit], _answer(context), [clip, chat, question, reflect], answers, **QUIET)
+    describe.click(_answer(context, describing=True), [clip, chat, question, reflect], answers, **QUIET)
     return AskTab(opened, reflect)
 
 

@@ -17,7 +17,7 @@ from unireel.serving.checks import film_request
 from unireel.serving.context import Context
 from unireel.serving.errors import ApiError
 from unireel.serving.page.fragments import film_address, hint, player, problem, three_films
-from unireel.serving.page.material import read_upload
+from unireel.serving.page.material import QUIET, read_upload
 from unireel.serving.schema import Sampling
 
 EMPTY = hint("Choose a film of yours, or press “edit” below one that you made.")
@@ -61,10 +61,9 @@ def tab(context: Context) -> EditTab:
             stage = gr.HTML(EMPTY, elem_id="edit-stage", elem_classes="stage")
     chain = gr.State([], time_to_live=1800)
     opened = [chain, stage, steps]
-    tidy = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(_uploaded(context), [upload], [*opened, upload], **tidy)
-    gr.on([apply.click, instruction.submit], _edit(context), [chain, instruction], opened, **tidy)
-    undo.click(_undo, [chain], opened, **tidy)
+    upload.upload(_uploaded(context), [upload], [*opened, upload], **QUIET)
+    gr.on([apply.click, instruction.submit], _edit(context), [chain, instruction], opened, **QUIET)
+    undo.click(_undo, [chain], opened, **QUIET)
     return EditTab(opened)
 
 

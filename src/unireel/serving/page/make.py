@@ -16,7 +16,7 @@ from unireel.serving.checks import film_request
 from unireel.serving.context import Context
 from unireel.serving.errors import ApiError
 from unireel.serving.page.fragments import Card, cards, film_address, hint, player, problem
-from unireel.serving.page.material import PROMPTS, read_upload
+from unireel.serving.page.material import PROMPTS, QUIET, read_upload
 from unireel.serving.schema import Sampling
 
 MOST = 4
@@ -71,16 +71,15 @@ def tab(context: Context) -> MakeTab:
         )
         for index in range(MOST)
     ]
-    tidy = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.change(_first_frame(context), [upload], [first, shown], **tidy)
+    upload.change(_first_frame(context), [upload], [first, shown], **QUIET)
     making = gr.on(
         [start.click, prompt.submit],
         _films(context),
         [prompt, first, preset, count, seed, guidance],
         [results, films],
-        **tidy,
+        **QUIET,
     )
-    stop.click(lambda: gr.skip(), None, [results], cancels=[making], **tidy)
+    stop.click(lambda: gr.skip(), None, [results], cancels=[making], **QUIET)
     return MakeTab(films, pairs)
 
 

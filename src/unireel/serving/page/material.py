@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from unireel.clip import Clip
 from unireel.serving.context import Context
 
 KEPT_FRAMES, KEPT_SIDE = 64, 384
 """Of a film that a visitor sends this many frames are kept, and no more pixels on a side, for as long as the visit."""
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""Of every event: it is no part of the API, and says itself how far it is."""
 
 PROMPTS = (
     "a red star jumps twice",

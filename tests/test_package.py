@@ -16,6 +16,8 @@ RUN = [Requirement(each) for each in PROJECT["dependencies"]]
 EXTRAS = {name: [Requirement(e) for e in each] for name, each in PROJECT["optional-dependencies"].items()}
 DEVELOP = EXTRAS.pop("dev")
 OPTIONAL = [requirement for extra in EXTRAS.values() for requirement in extra]
+TESTED = [*DEVELOP, *EXTRAS["serve"], *EXTRAS["page"]]
+"""What ``make test`` installs beside what is always needed."""
 
 
 def imported(folder: Path) -> set[str]:
@@ -31,7 +33,7 @@ def imported(folder: Path) -> set[str]:
     return names - local
 
 
-@pytest.mark.parametrize(("folder", "declared"), [("src", RUN + OPTIONAL), ("tests", RUN + DEVELOP)])
+@pytest.mark.parametrize(("folder", "declared"), [("src", RUN + OPTIONAL), ("tests", RUN + TESTED)])
 def test_what_is_imported_is_declared(folder, declared):
     names = {canonicalize_name(each.name) for each in declared}
     homes = packages_distributions()
@@ -44,7 +46,7 @@ def test_every_dependency_is_pinned_within_its_range():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     pinned = {canonicalize_name(name): version for name, version in pins.items()}
-    for requirement in RUN + DEVELOP:
+    for requirement in RUN + TESTED:
         version = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} excludes the pinned {version}"
 

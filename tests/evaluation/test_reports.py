@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -153,7 +154,9 @@ window.addEventListener("load", () => {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.skipif(
+    CHROMIUM is None or not os.environ.get("UNIREEL_BROWSER"), reason="needs chromium and UNIREEL_BROWSER=1"
+)
 def test_a_browser_without_network_shows_everything(pages: dict[str, str], tmp_path: Path) -> None:
     assert CHROMIUM is not None
     frames = "".join(

@@ -1,7 +1,7 @@
 """The autoencoder's stage: it learns, keeps its encoder where asked to, and noise has the strength it should have."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 import numpy as np
 import pytest

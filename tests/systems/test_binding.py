@@ -1,7 +1,8 @@
 """The generator's auxiliary losses: nouns are those of the grammar, looking there costs nothing, and heads learn."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportOptionalMemberAccess=false
 
 import math
 

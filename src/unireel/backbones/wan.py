@@ -113,14 +113,11 @@ def embed_times_by_frame(model: WanTransformer3DModel, tokens_per_frame: int) ->
             return stock(timestep, text, image)
         frames = timestep_seq_len // tokens_per_frame
         first = timestep.view(-1, tokens_per_frame)[:, 0]
-        time, modulation, *rest = stock(first, text, image, timestep_seq_len=frames)
-        return (
-            time.repeat_interleave(tokens_per_frame, 1),
-            modulation.repeat_interleave(tokens_per_frame, 1),
-            *rest,
-        )
+        time, modulation, words, picture = stock(first, text, image, timestep_seq_len=frames)
+        time, modulation = (each.repeat_interleave(tokens_per_frame, 1) for each in (time, modulation))
+        return time, modulation, words, picture
 
-    embedder.forward = forward
+    embedder.forward = forward  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def add_coordinates(latents: Tensor) -> Tensor:

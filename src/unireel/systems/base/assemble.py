@@ -4,6 +4,9 @@ python -m unireel.systems.base.assemble --vae RUN/export/vae --generator RUN/exp
     --ranker RUN/export/ranker FOLDER
 """
 
+# transformers' models are typed too loosely for this rule.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import argparse
@@ -46,7 +49,7 @@ def assemble(
         tokenizer=tokenizer,
         transformer=WanTransformer3DModel.from_pretrained(generator / "transformer"),
         vlm=Qwen2VLForConditionalGeneration.from_pretrained(vlm),
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
     model.save_pretrained(folder)
     if ranker:

@@ -73,7 +73,9 @@ class DualEncoder:
         except (OSError, ValueError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(f"ranker '{folder}' cannot be loaded: {reason}") from None
-        return cls(parts[0].to(device or "cpu"), parts[1], parts[2], str(folder))
+        place = torch.device(device or "cpu")
+        model = parts[0].float() if place.type == "cpu" else parts[0]  # processors are slow in half precision
+        return cls(model.to(place), parts[1], parts[2], str(folder))
 
     @torch.no_grad()
     def frame_vectors(self, frames: np.ndarray) -> np.ndarray:

@@ -88,7 +88,7 @@ def measured(*words: str, model: Path) -> dict:
 
 def test_many_clients_at_once(untrained):
     result = measured("load", "--clients", "24", "--seconds", "5", "--queue", "8", model=untrained)
-    assert result["films"] > 0 and set(result["statuses"]) <= {200, 400, 429}
+    assert result["films"] > 0 and set(result["statuses"]) <= {"200", "400", "429"}
 
 
 def test_killed_again_and_again(untrained):

@@ -1,6 +1,6 @@
 """Needle questions about stories: Pyramid Reflection against the same model on 16 even frames.
 
-    python benchmarks/needles.py --model pocket/base --ranker runs/pocket/ranker-2/export/ranker --stories 20
+    python benchmarks/needles.py --model pocket/base --stories 20
 
 Stories are of the test split; what a question is about shows in a few frames only. Beside the two, the model is shown
 16 frames of the evidence alone: what it could answer if exactly the right frames were found. Prints right answers with

@@ -61,7 +61,9 @@ def test_a_server_from_its_start_to_its_stop(untrained, tmp_path):
             found = re.search(r"http://127\.0\.0\.1:\d+", said)
             assert found, said
             # The port answers before the model is there.
-            assert httpx.get(f"{found[0]}/health", timeout=PATIENCE).status_code == 200
+            retrying = httpx.HTTPTransport(retries=10)  # the address is said just before the port is open
+            with httpx.Client(transport=retrying, timeout=PATIENCE) as client:
+                assert client.get(f"{found[0]}/health").status_code == 200
             assert httpx.get(f"{found[0]}/v1/models", timeout=PATIENCE).status_code == 401
         finally:
             process.send_signal(signal.SIGTERM)

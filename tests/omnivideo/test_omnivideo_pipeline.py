@@ -34,7 +34,9 @@ def test_a_seed_is_a_film(model, clip):
     edited = model.edit(clip, INSTRUCTION, seed=3)
     assert edited.frames.shape == clip.frames.shape
     beside = model.edit_many([(clip, "make it grayscale style"), (clip, INSTRUCTION)], [1, 3])[1]
-    assert np.abs(edited.frames.astype(int) - beside.frames).mean() < 0.5  # products of other sizes round otherwise
+    assert (
+        np.abs(edited.frames.astype(int) - beside.frames).mean() < 0.5
+    )  # products of other sizes round otherwise
 
 
 def test_pictures_are_made_and_edited(model, clip):

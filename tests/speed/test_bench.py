@@ -45,7 +45,10 @@ def test_known_work_is_counted_and_compared() -> None:
 
 
 def test_memory_of_a_run_is_seen() -> None:
-    with measure.peak_memory("cpu") as peak, mmap.mmap(-1, 64 * 2**20) as block:  # memory that nobody had before
+    with (
+        measure.peak_memory("cpu") as peak,
+        mmap.mmap(-1, 64 * 2**20) as block,
+    ):  # memory that nobody had before
         block.write(bytes([1]) * len(block))
         time.sleep(0.1)
     assert peak() > 32 * 2**20

@@ -9,6 +9,7 @@ import ctypes
 import math
 import os
 import resource
+import secrets
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -90,6 +91,8 @@ def limit_resources(memory: int, seconds: float) -> None:
     }
     if sys.platform == "linux":
         bounds[resource.RLIMIT_AS] = _address_space() + memory
+        # One processor, so that no decoder starts threads, whose stacks count as memory.
+        os.sched_setaffinity(0, {secrets.choice(sorted(os.sched_getaffinity(0)))})
     for what, most in bounds.items():
         resource.setrlimit(what, (most, most))
 

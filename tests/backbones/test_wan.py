@@ -6,15 +6,17 @@
 import torch
 
 from unireel.backbones.wan import (
+    COORDINATES,
     LEAST_TIME,
     MatmulAttention,
-    add_coordinates,
     embed_times_by_frame,
     pocket_transformer,
     predict,
     predict_velocity,
     token_times,
     velocity_from,
+    waves,
+    with_coordinates,
 )
 from unireel.flow.matching import interpolate, velocity
 
@@ -44,8 +46,17 @@ def test_coordinates_tell_places_apart():
     flat = torch.zeros(1, 4, 1, 8, 8)
     with_places = predict_velocity(model, flat, torch.tensor([1000.0]), text)
     assert with_places[0, :, 0, ::2, ::2].flatten(1).std(dim=1).min() > 1e-4
-    grid = add_coordinates(flat)
-    assert grid.shape[1] == 7 and grid[0, 6, 0, 0, 0] == -1 and grid[0, 6, 0, 0, -1] == 1
+    grid = with_coordinates(flat, 4 + COORDINATES)
+    assert grid.shape[1] == 4 + COORDINATES and grid[0, 6, 0, 0, 0] == -1 and grid[0, 6, 0, 0, -1] == 1
+    assert torch.equal(with_coordinates(flat, 7), grid[:, :7]) and with_coordinates(flat, 4) is flat
+
+
+def test_waves_of_one_place_are_most_alike():
+    places = torch.linspace(0, 1, 11)
+    alike = waves(places, 4) @ waves(places, 4).T
+    assert alike.argmax(1).tolist() == list(range(11))
+    assert torch.allclose(alike.diagonal(), torch.full((11,), 4.0))
+    assert (alike - alike.diag().diag()).max() < 3.2
 
 
 @torch.no_grad()

@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from unireel.backbones.text import tokenize, word_tokenizer
-from unireel.backbones.wan import MatmulAttention, pocket_transformer, predict
+from unireel.backbones.text import SPECIAL_TOKENS, tokenize, word_tokenizer
+from unireel.backbones.wan import PLACE_WAVES, MatmulAttention, pocket_transformer, predict, waves
 from unireel.data.cache import CacheConfig, FilmCache, build
 from unireel.data.lessons import Lessons
 from unireel.data.sights import TUBE, shape_masks
 from unireel.data.wording import named_objects
 from unireel.systems.base.stages.binding import Binding, Uncertainty, latent_frames
-from unireel.world.language import parse, prompt_for, vocabulary
+from unireel.world.language import PLAN_WORDS, parse, plan_for, plan_numbers, prompt_for, vocabulary
 from unireel.world.language.vocabulary import words
 from unireel.world.render import render_frames
-from unireel.world.scene import SHAPES, Object, Scene
+from unireel.world.scene import MAX_OBJECTS, SHAPES, Object, Scene
 from unireel.world.tracks import tracks
 
 FILMS = 24
+LENGTH = PLAN_WORDS + 1
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,28 @@ def films(tmp_path_factory) -> FilmCache:
 @pytest.fixture(scope="module")
 def batch(films) -> dict[str, torch.Tensor]:
     lessons = Lessons(films, progress=False)
-    texts = [prompt_for(films.scene(place), place).text for place in range(FILMS)]
-    ids, _ = tokenize(word_tokenizer(vocabulary()), texts, 50)
+    scenes = [films.scene(place) for place in range(FILMS)]
+    texts = [prompt_for(scene, place).text for place, scene in enumerate(scenes)]
+    return _batch(scenes, texts, lessons) | {"planned": torch.zeros(FILMS, dtype=torch.bool)}
+
+
+@pytest.fixture(scope="module")
+def plans(films) -> dict[str, torch.Tensor]:
+    scenes = [films.scene(place) for place in range(FILMS)]
+    texts = [plan_for(scene) for scene in scenes]
+    batch = _batch(scenes, texts, Lessons(films, progress=False))
+    return batch | {"planned": torch.ones(FILMS, dtype=torch.bool)}
+
+
+def _batch(scenes, texts, lessons) -> dict[str, torch.Tensor]:
+    ids, _ = tokenize(word_tokenizer(vocabulary()), texts, LENGTH)
+    numbers = torch.zeros(FILMS, MAX_OBJECTS, 6)
+    for place, scene in enumerate(scenes):
+        for number, figure in enumerate(scene.objects):
+            numbers[place, number] = torch.tensor(plan_numbers(figure, scene))
     return {
         "ids": ids,
+        "numbers": numbers,
         "states": torch.from_numpy(lessons.states[:, :, latent_frames(17)].astype(np.float32)),
         "shapes": torch.from_numpy(lessons.shapes).long(),
         "motions": torch.from_numpy(lessons.motions),
@@ -75,23 +94,58 @@ def test_nouns_name_the_objects_that_the_parser_reads(films, batch, binding):
 def test_a_colour_keeps_objects_of_one_shape_apart():
     ids, _ = tokenize(word_tokenizer(vocabulary()), ["a red star moves left, a blue star jumps once"], 12)
     star, red, blue = SHAPES.index("star"), 0, 4
-    named = named_objects(ids, torch.tensor([[star, star, -1]]), torch.tensor([[red, blue, 0]]))
+    named = named_objects(
+        ids, torch.tensor([[star, star, -1]]), torch.tensor([[red, blue, 0]]), torch.zeros(1, 3, 2)
+    )
     assert named[0].nonzero().tolist() == [[0, 2], [1, 8]]
 
 
+def test_in_a_plan_each_noun_names_one_object(films, plans, binding):
+    named = binding.named(plans)
+    for place in range(FILMS):
+        count = len(films.scene(place).objects)
+        assert named[place].sum(1).tolist() == [1] * count + [0] * (MAX_OBJECTS - count)
+        assert named[place].sum(0).max() == 1
+        said = words(plan_for(films.scene(place)))
+        order = [int(each.nonzero()) for each in named[place, :count]]
+        assert order == sorted(order) and [said[i] for i in order] == [
+            o.shape for o in films.scene(place).objects
+        ]
+
+
+def test_numbers_of_plans_are_learned_where_they_are_said(plans, binding):
+    """A head that knows the right waves has no loss from numbers; without places only times count."""
+    named = binding.named(plans)
+    b, o, place = named.nonzero(as_tuple=True)
+    wanted = waves(plans["numbers"][b, o] / 10, PLACE_WAVES).flatten(1)
+    width = wanted.shape[1]
+    text = torch.zeros(FILMS, LENGTH, width)
+    text[b, place] = wanted
+    wide = Binding(width=16, text_width=width, size=32, side=8)
+    with torch.no_grad():
+        wide.numbers.weight.copy_(torch.eye(width))
+        wide.numbers.bias.zero_()
+    right, _ = wide.words(text, named, plans)
+    with torch.no_grad():
+        wide.numbers.bias[: 4 * 2 * PLACE_WAVES] += 1
+    wrong, _ = wide.words(text, named, plans)
+    assert float(wrong - right) == pytest.approx(4 / 6 * 2 * PLACE_WAVES, rel=1e-3)
+    unplanned = plans | {"planned": torch.zeros(FILMS, dtype=torch.bool)}
+    assert float(wide.words(text, named, unplanned)[0]) == pytest.approx(float(right), rel=1e-4)
+
+
 def test_looking_at_the_nouns_costs_nothing_and_elsewhere_what_it_misses(batch, binding):
-    named, owner = binding.named(batch), binding.owner(batch)
+    named, owner, ids = binding.named(batch), binding.owner(batch), batch["ids"]
     flat = owner.flatten(1)
+    right = (ids == SPECIAL_TOKENS.index("</s>"))[:, None].repeat(1, flat.shape[1], 1).float()
     b, n = (flat >= 0).nonzero(as_tuple=True)
-    right = torch.zeros(FILMS, flat.shape[1], 50)
     right[b, n] = named[b, flat[b, n]].float()
-    right = right / right.sum(-1, keepdim=True).clamp(min=1)
-    assert float(binding.attention(right, named, owner)) == pytest.approx(0, abs=1e-3)
-    uniform = torch.full_like(right, 1 / 50)
-    share = named[b, flat[b, n]].sum(-1) / 50
-    assert float(binding.attention(uniform, named, owner)) == pytest.approx(
-        float(-(share + 1e-4).log().mean()), rel=1e-5
-    )
+    right = right / right.sum(-1, keepdim=True)
+    assert float(binding.attention(right, named, owner, ids)) == pytest.approx(0, abs=1e-3)
+    uniform = torch.full_like(right, 1 / LENGTH)
+    share = named[b, flat[b, n]].sum(-1) / LENGTH
+    nouns, end = -(share + 1e-4).log().mean(), -math.log(1 / LENGTH + 1e-4)
+    assert float(binding.attention(uniform, named, owner, ids)) == pytest.approx(float(nouns) + end, rel=1e-5)
 
 
 def test_tokens_belong_to_objects_that_touch_them(batch, binding):
@@ -133,7 +187,7 @@ def test_the_heads_learn_what_states_hold(batch, binding):
 
 def test_words_at_nouns_and_at_the_end(batch, binding):
     named = binding.named(batch)
-    text = torch.zeros(FILMS, 50, 12)
+    text = torch.zeros(FILMS, LENGTH, 12)
     b, o, place = named.nonzero(as_tuple=True)
     text[b, place, batch["shapes"][b, o]] = 5.0
     optimizer = torch.optim.Adam(binding.parameters(), lr=0.05)

@@ -20,7 +20,8 @@ def recipe(tmp_path):
 
     def make(name: str = "run", **settings) -> Recipe:
         defaults = {"steps": 8, "log_every": 4, "checkpoint_minutes": 0.0, "tensorboard": False, "threads": 1}
-        return Recipe(stage="stages:RegressionStage", output=tmp_path / name, **{**defaults, **settings})
+        defaults["stage"] = "stages:RegressionStage"
+        return Recipe(output=tmp_path / name, **{**defaults, **settings})
 
     return make
 

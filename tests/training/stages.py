@@ -125,3 +125,17 @@ class GroupedStage(RegressionStage):
     def parameter_groups(self) -> tuple[ParameterRule, ...]:
         """A slow embedding and a frozen head."""
         return (ParameterRule("embedding.*", lr=0.5), ParameterRule("head.*", lr=0.0))
+
+
+class MixedStage(RegressionStage):
+    """With two kinds of batches that log different things."""
+
+    def batch(self, index: int) -> dict[str, torch.Tensor]:
+        """Also the batch's number."""
+        return {**super().batch(index), "index": torch.tensor(index)}
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        """Every third batch logs its number as "third", the others as "other"."""
+        loss, _ = super().loss(batch)
+        index = int(batch["index"])
+        return loss, {"third" if index % 3 == 0 else "other": float(index)}

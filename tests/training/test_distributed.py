@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -42,6 +43,22 @@ def test_two_processes_learn_what_one_learns_from_both_batches(recipe):
         weights = load_file(two.output / "export" / "weights.safetensors")
         for key, tensor in found.tensors["ema"].items():
             assert torch.equal(weights[key], tensor)
+
+
+@pytest.mark.parametrize(("accumulate", "processes"), [(1, 1), (3, 1), (1, 2)])
+def test_what_only_some_batches_log_is_averaged_over_those(recipe, accumulate, processes):
+    mixed = recipe("mixed", stage="stages:MixedStage", steps=6, log_every=6, accumulate=accumulate)
+    if processes == 1:
+        assert run(mixed)
+    else:
+        finish(mixed, processes)
+    line = json.loads((mixed.output / "metrics.jsonl").read_text().splitlines()[-1])
+    count = 6 * accumulate * processes
+    thirds = list(range(0, count, 3))
+    assert line["third"] == pytest.approx(sum(thirds) / len(thirds))
+    if accumulate == 1:  # else a mean of the updates' means
+        others = [each for each in range(count) if each % 3]
+        assert line["other"] == pytest.approx(sum(others) / len(others))
 
 
 def test_kill_9_of_two_sharded_processes_and_resume_is_bit_for_bit(recipe, tmp_path):

@@ -18,7 +18,13 @@ from unireel.backbones.uni_wan_files import (
     released_transformer,
     with_text,
 )
-from unireel.backbones.wan import MatmulAttention, add_coordinates, pocket_transformer, token_times
+from unireel.backbones.wan import (
+    COORDINATES,
+    MatmulAttention,
+    pocket_transformer,
+    token_times,
+    with_coordinates,
+)
 from unireel.errors import UserError
 
 V, L, B = 11, 6, 2
@@ -76,7 +82,7 @@ def test_without_text_it_is_diffusers_model_exactly(matmul):
     if matmul:
         stock.set_attn_processor(MatmulAttention())
         model.set_attn_processor(MatmulAttention())
-    latents = torch.randn(B, 7, 3, 4, 4)
+    latents = torch.randn(B, 4 + COORDINATES, 3, 4, 4)
     per_token = token_times(torch.tensor([0.3, 0.8]), torch.tensor([True, False]), 3, 4)
     for time in (torch.tensor([300.0, 800.0]), per_token):
         arguments = {"hidden_states": latents, "timestep": time, "encoder_hidden_states": context()}
@@ -89,7 +95,7 @@ def test_the_film_stream_alone_is_diffusers_model():
     per_token = token_times(rows.time / 1000, torch.tensor([True, False]), 3, 4)
     for time in (rows.time, per_token):
         seen = model.streams(context(), Film(rows.latents, time))
-        wanted = stock(add_coordinates(rows.latents), time, context()).sample
+        wanted = stock(with_coordinates(rows.latents, 4 + COORDINATES), time, context()).sample
         assert torch.allclose(seen.video, wanted, atol=1e-5)
 
 
@@ -135,7 +141,7 @@ def by_hand(model, rows, text, states, row):
     """One sample, token by token, from the equations, with rotations as products of complex numbers."""
     heads, d = model.config["num_attention_heads"], model.config["attention_head_dim"]
     grid = [(t, y, x) for t in range(3) for y in range(2) for x in range(2)]
-    latents = add_coordinates(rows.latents)[row]
+    latents = with_coordinates(rows.latents, 4 + COORDINATES)[row]
     pixels = [latents[:, t, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].reshape(-1) for t, y, x in grid]
     kernel, bias = model.patch_embedding.weight.flatten(1), model.patch_embedding.bias
     tokens = [("film", kernel @ each + bias, place) for each, place in zip(pixels, grid, strict=True)]

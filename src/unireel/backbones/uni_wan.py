@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from unireel.backbones.uni_block import Rows, TextFFN, UniBlock, turned
 from unireel.backbones.uni_rows import Film, Memory, Seen, Words, who_reads_whom
-from unireel.backbones.wan import add_coordinates
+from unireel.backbones.wan import with_coordinates
 
 TEXT_STD = 0.5
 """Standard deviation of new embeddings of words and slots."""
@@ -175,8 +175,7 @@ class UniWanTransformer(WanTransformer3DModel):
     def _film_rows(self, film: Film, dtype: torch.dtype) -> tuple[Rows, Tensor]:
         """The film's rows, and its time embedding (B, 1 or N, D)."""
         config = self.config
-        with_places = config["in_channels"] == config["out_channels"] + 3
-        latents = add_coordinates(film.latents) if with_places else film.latents
+        latents = with_coordinates(film.latents, config["in_channels"])
         states = self.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
         time = film.time[:, None] if film.time.ndim == 1 else film.time
         embedded, modulation = self._time(

@@ -12,6 +12,10 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 Prediction = Literal["velocity", "data"]
+PLACE_WAVES, TIME_WAVES = 4, 2
+COORDINATES = 3 + 4 * PLACE_WAVES + 2 * TIME_WAVES
+"""Channels that pocket models take beside the latents, see :func:`with_coordinates`."""
+
 LEAST_TIME = 0.05
 """Flow time below which a velocity is computed from predicted data as if at this time."""
 
@@ -24,7 +28,7 @@ def pocket_transformer(
         patch_size=(1, patch, patch),
         num_attention_heads=heads,
         attention_head_dim=width // heads,
-        in_channels=latent_channels + 3,
+        in_channels=latent_channels + COORDINATES,
         out_channels=latent_channels,
         text_dim=text_width,
         freq_dim=128,
@@ -120,17 +124,32 @@ def embed_times_by_frame(model: WanTransformer3DModel, tokens_per_frame: int) ->
     embedder.forward = forward  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def add_coordinates(latents: Tensor) -> Tensor:
-    """Append three constant channels with the place of each latent: (B, C, T, h, w) to (B, C + 3, T, h, w).
+def waves(position: Tensor, count: int) -> Tensor:
+    """Cosines and sines of ``count`` half-waves over positions from 0 to 1: (...) to (..., 2 * ``count``).
+
+    The product of two places' waves is a bump around their distance 0, so that attention finds a place by one product.
+    """
+    angles = torch.pi * position[..., None] * torch.arange(1, count + 1, device=position.device)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def with_coordinates(latents: Tensor, channels: int) -> Tensor:
+    """Append constant channels with each latent's place, up to ``channels``: (B, C, T, h, w) to (B, channels, ...).
 
     Rotary positions are relative, so that tokens of pure noise could not tell a corner from the centre; large models
-    pick absolute places up from content, a pocket model has to be told. Time counts latent frames / 4 from 0; height
-    and width run from -1 to 1.
+    pick absolute places up from content, a pocket model has to be told. The channels: time, counting latent frames / 4
+    from 0; height and width, from -1 to 1; then the :func:`waves` of height, width and time.
     """
-    batch, _, frames, height, width = latents.shape
-    axes = (torch.arange(frames) / 4, torch.linspace(-1, 1, height), torch.linspace(-1, 1, width))
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).to(latents)
-    return torch.cat([latents, grid.expand(batch, -1, -1, -1, -1)], dim=1)
+    batch, own, frames, height, width = latents.shape
+    if channels == own:
+        return latents
+    axes = [torch.linspace(0, 1, each, device=latents.device) for each in (height, width)]
+    axes = [torch.arange(frames, device=latents.device) / 4, *axes]
+    t, y, x = torch.meshgrid(*axes, indexing="ij")
+    plain = torch.stack([t, 2 * y - 1, 2 * x - 1], dim=-1)
+    places = torch.cat([plain, waves(y, PLACE_WAVES), waves(x, PLACE_WAVES), waves(t, TIME_WAVES)], dim=-1)
+    added = places[..., : channels - own].permute(3, 0, 1, 2).to(latents)
+    return torch.cat([latents, added.expand(batch, -1, -1, -1, -1)], dim=1)
 
 
 def predict(model: nn.Module, latents: Tensor, time: Tensor, text: Tensor) -> Tensor:
@@ -140,8 +159,7 @@ def predict(model: nn.Module, latents: Tensor, time: Tensor, text: Tensor) -> Te
         time: on the scale of 0 to 1000, (B,) or per token (B, N), see :func:`token_times`.
         text: states (B, L, D), padding zero.
     """
-    config = model.config
-    inputs = add_coordinates(latents) if config["in_channels"] == config["out_channels"] + 3 else latents
+    inputs = with_coordinates(latents, model.config["in_channels"])
     return model(hidden_states=inputs, timestep=time, encoder_hidden_states=text, return_dict=False)[0]
 
 

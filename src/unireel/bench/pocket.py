@@ -15,7 +15,7 @@ from torch import Tensor
 from unireel.backbones.fast import Precision, accelerate
 from unireel.backbones.fast.precision import halve
 from unireel.backbones.vae import decode
-from unireel.backbones.wan import add_coordinates, token_times, velocity_from
+from unireel.backbones.wan import token_times, velocity_from, with_coordinates
 from unireel.bench.measure import Contestant, Stopwatch
 from unireel.flow.sampling import time_grid
 from unireel.systems.base import pipeline as system
@@ -76,7 +76,12 @@ class PocketTransformer(WanTransformer3DModel):
             clean = torch.ones(len(state), dtype=torch.bool)
             tokens = state.shape[3] * state.shape[4] // 4
             time = token_times(timestep / 1000, clean, state.shape[2], tokens)
-        data = super().forward(add_coordinates(state), time, encoder_hidden_states, return_dict=False)[0]
+        data = super().forward(
+            with_coordinates(state, self.config["in_channels"]),
+            time,
+            encoder_hidden_states,
+            return_dict=False,
+        )[0]
         return (velocity_from(state, data, time),)
 
 

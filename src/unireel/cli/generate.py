@@ -142,12 +142,14 @@ def make_understood(
         UserError: the model does neither.
     """
     if not hasattr(model, "best"):
-        option = "--reference" if args.reference else "--best-of"
+        raise UserError(f"--best-of needs a model that can judge its own films, not '{args.model}'")
+    if args.reference and not hasattr(model, "resolve"):
         raise UserError(
-            f"{option} needs a model that understands its prompts (system univid), not '{args.model}'"
+            f"--reference needs a model that understands its prompts (system univid), not '{args.model}'"
         )
     options["image"] = None if image is None else image.frames[0]
-    options["reference"] = load_film(args.reference).frames[0] if args.reference else None
+    if args.reference:
+        options["reference"] = load_film(args.reference).frames[0]
     for number, path in enumerate(paths):
         seed, beliefs = args.seed + number * args.best_of, ()
         with progress_bar(f"{number + 1} of {args.count}") as progress:

@@ -41,13 +41,6 @@ class Parallel:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return [bool(flag) for flag in tensor.tolist()]
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over processes of a CPU tensor."""
-        if self.world > 1:
-            dist.all_reduce(values)
-            values = values / self.world
-        return values
-
     def gather(self, value: Any) -> list[Any]:
         """``value`` of every process, in rank order."""
         if self.world == 1:

@@ -41,7 +41,9 @@ class Loop:
         self.begun = self.saved_at = self.logged_at = self.counted_at = time.monotonic()
         self.saved_step = self.logged_step = trainer.step
         self.aside = 0.0  # seconds since the last log line that were not training
-        self.window: dict[str, Tensor] = {}
+        self.window: dict[
+            str, tuple[Tensor, int]
+        ] = {}  # sum and number of the values since the last log line
 
     def run(self) -> bool:
         """Train to the last step (True) or a stop before it (False); a checkpoint holds the state then."""
@@ -72,7 +74,8 @@ class Loop:
 
     def _add(self, values: dict[str, Tensor]) -> None:
         for key, value in values.items():
-            self.window[key] = self.window[key] + value if key in self.window else value
+            total, count = self.window.get(key, (torch.zeros_like(value), 0))
+            self.window[key] = total + value, count + 1
 
     def _look(self, last: bool) -> None:
         step, recipe = self.trainer.step, self.recipe
@@ -84,13 +87,19 @@ class Loop:
             self.aside += time.monotonic() - start
 
     def _log(self) -> None:
-        """One line of means since the last one. Ends a run whose loss is not finite; waits for the device."""
+        """One line of means since the last one, each over the updates that have the value.
+
+        Ends a run whose loss is not finite; waits for the device.
+        """
         steps = self.trainer.step - self.logged_step
         if not steps:
             return
-        keys = sorted(self.window)
-        sums = torch.stack([self.window[key].double().cpu() for key in keys]) / steps
-        means = dict(zip(keys, self.parallel.mean(sums).tolist(), strict=True))
+        own = {key: (float(total), count) for key, (total, count) in self.window.items()}
+        everyone = self.parallel.gather(own)  # processes may have seen other kinds of batches
+        means = {}
+        for key in sorted(set().union(*everyone)):
+            totals, counts = zip(*(each[key] for each in everyone if key in each), strict=True)
+            means[key] = sum(totals) / sum(counts)
         now = time.monotonic()
         training = max(1e-9, now - self.logged_at - self.aside)
         rate = steps * self.recipe.accumulate * self.parallel.world / training

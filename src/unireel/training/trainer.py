@@ -54,10 +54,11 @@ class Trainer:
     def update(self, data: Iterator[Any]) -> dict[str, Tensor]:
         """One optimiser update over ``accumulate`` micro-batches; returns detached scalars.
 
-        Waits for no device: the scalars are read when they are printed.
+        Each is a mean over the micro-batches that have it. Waits for no device: the scalars are read when they are
+        printed.
         """
         share = 1.0 / self.recipe.accumulate
-        totals: dict[str, Tensor] = {}
+        found: dict[str, list[Tensor]] = {}
         for _ in range(self.recipe.accumulate):
             asked = time.monotonic()
             batch = next(data)
@@ -68,13 +69,14 @@ class Trainer:
             (loss * share if share != 1.0 else loss).backward()
             for key, value in {**logs, "loss": loss}.items():
                 value = value.detach().float() if isinstance(value, Tensor) else torch.tensor(float(value))
-                totals[key] = totals[key] + value * share if key in totals else value * share
+                found.setdefault(key, []).append(value)
         self.parallel.average_gradients(self.trained)
-        totals["grad_norm"] = clip_gradients(self.trained, self.recipe.clip_grad, self.parallel)
+        means = {key: torch.stack(values).mean() for key, values in found.items()}
+        means["grad_norm"] = clip_gradients(self.trained, self.recipe.clip_grad, self.parallel)
         self.optimizers.step(self.factor)
         self.ema.update(self.step)
         self.step += 1
-        return totals
+        return means
 
     @property
     def factor(self) -> float:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from unireel.systems.base.verifying import LEAST, choose, question_of, verify
 from unireel.systems.univid.references import SHOWN, plainly, referring, refers, resolved
-from unireel.systems.univid.verifying import LEAST, choose, question_of, verify
 from unireel.world.checker import observe
 from unireel.world.facts import Fact, Referent
 from unireel.world.language import parse, prompt_for, questions_for, unknown_words

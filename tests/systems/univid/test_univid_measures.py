@@ -13,10 +13,10 @@ from unireel.cli.main import main
 from unireel.clip import Clip
 from unireel.evaluation.worldbench.generation import TextToVideo
 from unireel.evaluation.worldbench.setting import Setting
+from unireel.systems.base.verifying import Chosen, Verification
 from unireel.systems.univid.measures import ReferringToVideo, SelfVerified, all_measures
 from unireel.systems.univid.pipeline import UniVid
 from unireel.systems.univid.settings import Sizes
-from unireel.systems.univid.verifying import Chosen, Verification
 from unireel.world.render import render
 
 SETTING = Setting("test", 0, 48)
@@ -107,9 +107,11 @@ def test_the_command_writes_scores_and_a_report(folder, tmp_path):
 def test_other_models_are_refused(untrained, tmp_path, capsys):
     assert main(["evaluate", "univid", "--model", str(untrained), "--out", str(tmp_path / "x")]) != 0
     assert "this needs univid" in capsys.readouterr().err
-    words = ["generate", "a star", "-o", str(tmp_path / "a.mp4"), "--model", str(untrained), "--best-of", "2"]
-    assert main(words) != 0
-    assert "--best-of needs a model that understands" in capsys.readouterr().err
+    picture = tmp_path / "picture.png"
+    Clip(np.zeros((1, 48, 48, 3), np.uint8), 8).save(picture)
+    words = ["generate", "a star", "-o", str(tmp_path / "a.mp4"), "--model", str(untrained)]
+    assert main([*words, "--reference", str(picture)]) != 0
+    assert "--reference needs a model that understands" in capsys.readouterr().err
 
 
 def test_the_best_film_is_written_with_what_is_believed(folder, tmp_path, capsys):

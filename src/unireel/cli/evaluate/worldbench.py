@@ -59,6 +59,13 @@ def add_parser(benchmarks: Any) -> None:
     )
     add_sampling_options(bench, batch=16)
     bench.add_argument(
+        "--best-of",
+        type=whole_number(1, 64),
+        default=1,
+        metavar="N",
+        help="make N films of each prompt, judge the one that the model itself believes in (default: 1)",
+    )
+    bench.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
@@ -115,10 +122,12 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
     from unireel.world.scene import RADII
 
     def plan_of(size: int, parts: tuple = parts) -> Plan:
-        setting = Setting(args.split, args.seed, size, args.steps, args.guidance, args.batch)
+        setting = Setting(args.split, args.seed, size, args.steps, args.guidance, args.batch, args.best_of)
         return Plan(parts, args.n, setting)
 
     identity = {name: getattr(args, name) for name in ("model", "split", "seed", "steps", "guidance")}
+    if args.best_of > 1:
+        identity["best_of"] = args.best_of
     if args.model.startswith("world:"):
         if args.model not in NAMES:
             raise UsageError(
@@ -131,6 +140,8 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
     identity["weights"] = fingerprint(find_model(args.model))
     ledger = Ledger(made_room(folder), identity)
     model = load_model(args)
+    if args.best_of > 1 and not hasattr(model, "best_of_many"):
+        raise UserError(f"'{args.model}' cannot judge its own films; leave --best-of out")
     if model.size not in RADII:
         accepted = ", ".join(map(str, RADII))
         raise UserError(

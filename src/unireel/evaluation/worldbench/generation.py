@@ -159,15 +159,19 @@ def make_films(
     Raises:
         UserError: the model's films have another size than it says.
     """
-    clips = model.generate_many(
-        [item.text for item in items],
-        images=images,
-        seeds=[item.seed for item in items],
-        frames=CLIP_FRAMES,
-        steps=setting.steps,
-        guidance=setting.guidance,
-        batch_size=setting.batch,
-    )
+    prompts = [item.text for item in items]
+    options = {
+        "images": images,
+        "seeds": [item.seed for item in items],
+        "frames": CLIP_FRAMES,
+        "steps": setting.steps,
+        "guidance": setting.guidance,
+        "batch_size": setting.batch,
+    }
+    if setting.best_of > 1:
+        clips = [each.clip for each in model.best_of_many(prompts, setting.best_of, **options)]  # type: ignore[attr-defined]
+    else:
+        clips = model.generate_many(prompts, **options)
     check_films(clips, setting)
     return clips
 

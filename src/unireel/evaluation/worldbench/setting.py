@@ -20,6 +20,7 @@ class Setting:
         size: side of the model's films in pixels (32, 48 or 64).
         steps, guidance: of the sampler; None leaves them to the model.
         batch: films made at once.
+        best_of: films made of each prompt, of which the model keeps the one that it believes in.
     """
 
     split: str
@@ -28,6 +29,7 @@ class Setting:
     steps: int | None = None
     guidance: float | None = None
     batch: int = 16
+    best_of: int = 1
 
     def scene(self, part: str, index: int, category: str = MIXTURE) -> Scene:
         """Scene number ``index`` of a part. Every part has a sequence of its own, so that figures are independent."""

@@ -1,7 +1,7 @@
 """Put a model together from what its components' trainings exported.
 
 python -m unireel.systems.base.assemble --vae RUN/export/vae --generator RUN/export --vlm RUN/export/vlm \
-    --ranker RUN/export/ranker FOLDER
+    --planner RUN/export/planner --ranker RUN/export/ranker FOLDER
 """
 
 # transformers' models are typed too loosely for this rule.
@@ -18,6 +18,7 @@ from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
     PreTrainedTokenizerFast,
+    Qwen2ForCausalLM,
     Qwen2VLForConditionalGeneration,
     SiglipModel,
     UMT5EncoderModel,
@@ -30,17 +31,24 @@ from unireel.world.language import vocabulary
 
 
 def assemble(
-    vae: Path, generator: Path, vlm: Path, folder: Path, ranker: Path | None = None, **settings: object
+    vae: Path,
+    generator: Path,
+    vlm: Path,
+    folder: Path,
+    planner: Path | None = None,
+    ranker: Path | None = None,
+    **settings: object,
 ) -> BasePipeline:
     """Load the trained components, check that they share one tokenizer, and save the whole model in ``folder``.
 
-    ``ranker`` is no part of the pipeline; what ranks frames for it finds it in the folder ``ranker`` of the model.
+    Without ``planner`` prompts are not extended. ``ranker`` is no part of the pipeline; what ranks frames for it finds
+    it in the folder ``ranker`` of the model.
 
     Raises:
         UserError: a component was trained on another vocabulary than this World's.
     """
     tokenizer = word_tokenizer(vocabulary())
-    for part in (generator / "tokenizer", vlm):
+    for part in (generator / "tokenizer", vlm, *([planner] if planner else [])):
         if PreTrainedTokenizerFast.from_pretrained(part).get_vocab() != tokenizer.get_vocab():
             raise UserError(f"'{part}' was trained on another vocabulary than this World's; train it again")
     model = BasePipeline(
@@ -49,6 +57,7 @@ def assemble(
         tokenizer=tokenizer,
         transformer=WanTransformer3DModel.from_pretrained(generator / "transformer"),
         vlm=Qwen2VLForConditionalGeneration.from_pretrained(vlm),
+        planner=Qwen2ForCausalLM.from_pretrained(planner) if planner else None,
         **settings,
     )
     model.save_pretrained(folder)
@@ -65,6 +74,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write the model")
     for name in ("vae", "generator", "vlm"):
         parser.add_argument(f"--{name}", type=Path, required=True, help="exported folder")
+    parser.add_argument("--planner", type=Path, help="exported folder of the model that extends prompts")
     parser.add_argument("--ranker", type=Path, help="exported folder of the frame-text ranker")
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--steps", type=int, default=16)

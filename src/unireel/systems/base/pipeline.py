@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,10 +24,12 @@ from torch import Tensor
 from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Qwen2ForCausalLM,
     Qwen2VLForConditionalGeneration,
     UMT5EncoderModel,
 )
 
+from unireel.backbones.planner import write_plans
 from unireel.backbones.text import encode_text, tokenize
 from unireel.backbones.vae import decode, encode, latent_frames
 from unireel.backbones.wan import Prediction
@@ -36,10 +38,17 @@ from unireel.data.world import to_pixels
 from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import sample
 from unireel.systems.base.answering import Answer, Answerer, check_words
+from unireel.systems.base.verifying import Chosen, choose, shown_at_once, verify_each
+from unireel.world.facts import Fact, holds_in
+from unireel.world.language import PLAN_WORDS, beyond_first_frame, parse, read_plan
+from unireel.world.sampling import is_placed
 from unireel.world.scene import CLIP_FRAMES, FPS
 
 CARD = "unireel.json"
-TEXT_LENGTH = 50
+TEXT_LENGTH = PLAN_WORDS + 1
+PLAN_TRIES = 16
+SETTINGS = ("size", "steps", "guidance", "shift", "prediction", "staged")
+"""How films are made; every pipeline on these components has these settings."""
 
 
 class BasePipeline(DiffusionPipeline):
@@ -50,6 +59,7 @@ class BasePipeline(DiffusionPipeline):
         text_encoder, tokenizer: of prompts.
         transformer: video DiT.
         vlm: video-language model; it shares the tokenizer.
+        planner: language model that extends prompts to plans, sharing the tokenizer, or None.
         size: native side of a film in pixels.
         steps, guidance, shift: sampling defaults.
         prediction: what the DiT puts out, see :func:`~unireel.backbones.wan.predict_velocity`.
@@ -59,6 +69,7 @@ class BasePipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components: ClassVar[list[str]] = ["planner"]
 
     def __init__(
         self,
@@ -73,21 +84,33 @@ class BasePipeline(DiffusionPipeline):
         shift: float = 1.0,
         prediction: Prediction = "velocity",
         staged: bool = False,
+        planner: Qwen2ForCausalLM | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, vlm=vlm
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            transformer=transformer,
+            vlm=vlm,
+            planner=planner,
         )
         self.register_to_config(
             size=size, steps=steps, guidance=guidance, shift=shift, prediction=prediction, staged=staged
         )
-        for module in (vae, text_encoder, transformer, vlm):
-            module.eval()
+        for module in (vae, text_encoder, transformer, vlm, planner):
+            if module is not None:
+                module.eval()
 
     @property
     def size(self) -> int:
         """Native side of a film in pixels."""
         return self.config["size"]
+
+    @property
+    def film_settings(self) -> dict[str, Any]:
+        """The values of :data:`SETTINGS`."""
+        return {name: self.config[name] for name in SETTINGS}
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -109,6 +132,8 @@ class BasePipeline(DiffusionPipeline):
             "transformer": WanTransformer3DModel,
             "vlm": Qwen2VLForConditionalGeneration,
         }
+        if (folder / "planner").is_dir():
+            parts["planner"] = Qwen2ForCausalLM
         for name in (*parts, "tokenizer"):
             if not (folder / name).is_dir():
                 raise UserError(f"'{folder}' is not a model of the base system: it has no folder '{name}'")
@@ -126,16 +151,16 @@ class BasePipeline(DiffusionPipeline):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16, **kwargs: Any) -> None:
         """Write every component as safetensors in ``dtype``, and the card ``unireel.json``."""
         folder = Path(folder)
-        for name in ("vae", "text_encoder", "transformer", "vlm"):
+        for name in ("vae", "text_encoder", "transformer", "vlm", "planner"):
             part = getattr(self, name)
+            if part is None:
+                continue
             before = next(part.parameters()).dtype
             part.to(dtype).save_pretrained(folder / name)
             part.to(before)
-            _forget_origin(folder / name / "config.json")
+            forget_origin(folder / name / "config.json")
         self.tokenizer.save_pretrained(folder / "tokenizer")
-        names = ("size", "steps", "guidance", "shift", "prediction", "staged")
-        settings = {name: self.config[name] for name in names}
-        card = {"system": "base", "size": self.size, "settings": settings}
+        card = {"system": "base", "size": self.size, "settings": self.film_settings}
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
     @torch.no_grad()
@@ -152,6 +177,7 @@ class BasePipeline(DiffusionPipeline):
         output_type: Literal["np", "pt", "pil", "latent"] = "np",
         callback_on_step_end: Callable[[Any, int, Tensor, dict], dict] | None = None,
         return_dict: bool = True,
+        extend_prompt: bool = True,
     ) -> WanPipelineOutput | tuple:
         """Make films as diffusers' pipelines do.
 
@@ -162,6 +188,7 @@ class BasePipeline(DiffusionPipeline):
             generator: one for the batch or one for each film; the noise is always drawn in float32 on the CPU.
             latents: noise to start from, (B, C, T, h, w), instead of drawing it.
             callback_on_step_end: called as in diffusers with (pipeline, step, timestep, {"latents": ...}).
+            extend_prompt: have the planner, if there is one, extend the prompts, see :meth:`extend`.
 
         Returns:
             ``frames``: "np" (B, F, H, W, 3) float32 in [0, 1], "pt" (B, F, 3, H, W), "pil" lists of images, or the
@@ -177,10 +204,12 @@ class BasePipeline(DiffusionPipeline):
             check_words("prompt", each)
         check_frames(num_frames)
         prompts = [each for each in prompts for _ in range(num_videos_per_prompt)]
-        # 2. Encode the prompts, and the empty one for guidance
-        text, empty = self.encode_prompt(prompts)
-        # 3. Draw the noise
+        # 2. Draw the noise
         noise = self._noise(len(prompts), num_frames, generator) if latents is None else latents
+        # 3. Extend the prompts and encode them, and the empty one for guidance
+        if extend_prompt:
+            prompts = self.extend(prompts, generator, placed=image is None)
+        text, empty = self.encode_prompt(prompts)
         # 4. Encode the first frames
         first = None if image is None else self._encode_images(image, len(prompts), num_videos_per_prompt)
         # 5. Integrate the flow, of the first frame alone before the film's if there are two stages
@@ -197,19 +226,56 @@ class BasePipeline(DiffusionPipeline):
         noise = noise.to(self.device, text.dtype)
         if first is None and self.config["staged"] and num_frames > 1:
             first = integrate(noise[:, :, :1])
-        on_step = callback_on_step_end and _diffusers_callback(self, callback_on_step_end)
+        on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
         state = integrate(noise, first=first, on_step=on_step)
         # 6. Decode
-        if output_type == "latent":
-            frames: Any = state
-        else:
-            pixels = decode(self.vae, state).add(1).div(2).float()  # (B, 3, F, H, W) in [0, 1]
-            frames = (
-                pixels.transpose(1, 2) if output_type == "pt" else pixels.permute(0, 2, 3, 4, 1).cpu().numpy()
-            )
-            if output_type == "pil":
-                frames = [[Image.fromarray(np.uint8(np.rint(255 * f))) for f in film] for film in frames]
+        frames = self.decoded(state, output_type)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def decoded(self, latents: Tensor, output_type: Literal["np", "pt", "pil", "latent"]) -> Any:
+        """Films of normalised ``latents`` (B, C, T, h, w) in one of the forms that :meth:`__call__` returns."""
+        if output_type == "latent":
+            return latents
+        pixels = decode(self.vae, latents).add(1).div(2).float()  # (B, 3, F, H, W) in [0, 1]
+        if output_type == "pt":
+            return pixels.transpose(1, 2)
+        frames = pixels.permute(0, 2, 3, 4, 1).cpu().numpy()
+        if output_type == "pil":
+            return [[Image.fromarray(np.uint8(np.rint(255 * f))) for f in film] for film in frames]
+        return frames
+
+    def extend(
+        self,
+        prompts: Sequence[str],
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        placed: bool = True,
+    ) -> list[str]:
+        """The plans (:mod:`unireel.world.language.plans`) that the planner draws for ``prompts``.
+
+        A prompt that is a plan stays as it is, and so do all without a planner. A plan that lacks what its prompt says,
+        or in which objects get in each other's way, is drawn again, up to :data:`PLAN_TRIES` times in all; then the
+        best is taken, and the prompt itself if none could be read.
+
+        Args:
+            prompts: in the World's language.
+            generator: one for all or one for each.
+            placed: whether plans say where objects lie; not if a given first frame shows it.
+        """
+        plans, worth = list(prompts), [(-1.0, False)] * len(prompts)
+        generators = generator if isinstance(generator, list | tuple) else [generator] * len(plans)
+        for _ in range(PLAN_TRIES if self.planner is not None else 0):
+            waiting = [
+                i for i, each in enumerate(prompts) if worth[i] < (1.0, True) and read_plan(each) is None
+            ]
+            if not waiting:
+                break
+            asked, own = [prompts[i] for i in waiting], [generators[i] for i in waiting]
+            drawn = write_plans(self.planner, self.tokenizer, asked, own)
+            for i, plan in zip(waiting, drawn, strict=True):
+                found = _worth(plan, prompts[i])
+                if found > worth[i]:
+                    plans[i], worth[i] = plan, found
+        return plans if placed else [beyond_first_frame(each) for each in plans]
 
     def encode_prompt(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """States of the prompts and of the empty prompt, both (B, L, D), padding zero."""
@@ -226,10 +292,12 @@ class BasePipeline(DiffusionPipeline):
         steps: int | None = None,
         guidance: float | None = None,
         progress: Callable[[int, int], None] | None = None,
+        extend: bool = True,
     ) -> Clip:
         """One film (or with ``frames=1`` a picture) of ``prompt``; see :meth:`generate_many`."""
         images = None if image is None else [image]
-        return self.generate_many([prompt], images, [seed], frames, steps, guidance, progress=progress)[0]
+        options = {"progress": progress, "extend": extend}
+        return self.generate_many([prompt], images, [seed], frames, steps, guidance, **options)[0]
 
     def generate_many(
         self,
@@ -241,6 +309,7 @@ class BasePipeline(DiffusionPipeline):
         guidance: float | None = None,
         batch_size: int = 16,
         progress: Callable[[int, int], None] | None = None,
+        extend: bool = True,
     ) -> list[Clip]:
         """One film for each prompt.
 
@@ -251,6 +320,7 @@ class BasePipeline(DiffusionPipeline):
             frames: 1 (pictures), 5, 9, 13 or 17; 17 by default.
             steps, guidance: of the sampler; the model's own by default.
             progress: called with (steps done, steps in all) over all batches.
+            extend: have the planner extend the prompts, see :meth:`extend`.
         """
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
         if len(seeds) != len(prompts) or (images is not None and len(images) != len(prompts)):
@@ -276,9 +346,85 @@ class BasePipeline(DiffusionPipeline):
                 guidance_scale=guidance,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
                 callback_on_step_end=report,
+                extend_prompt=extend,
             )
             clips += [Clip(np.uint8(np.rint(255 * film)), FPS) for film in output.frames]
         return clips
+
+    def best(
+        self,
+        prompt: str,
+        count: int = 4,
+        image: np.ndarray | Image.Image | None = None,
+        frames: int | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Chosen:
+        """The film that the model itself believes in most; see :meth:`best_of_many`."""
+        images = None if image is None else [image]
+        return self.best_of_many([prompt], count, images, [seed], frames, steps, guidance, progress=progress)[
+            0
+        ]
+
+    def best_of_many(
+        self,
+        prompts: Sequence[str],
+        count: int,
+        images: Sequence[np.ndarray | Image.Image] | None = None,
+        seeds: Sequence[int] | None = None,
+        frames: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Chosen]:
+        """For each prompt ``count`` films, and which of them the model believes in most.
+
+        The prompt's facts are put to the model as questions about each film and looked for in its caption. Where films
+        are made in two stages, the first frame is chosen in the same way before.
+
+        Args:
+            seeds: each prompt's films have its seed, the next one, and so on.
+            progress: as in :meth:`generate_many`, of one stage after the other.
+
+        Raises:
+            UsageError: ``count`` is below 1.
+            UserError: as in :meth:`generate_many`, or a prompt has no fact that could be verified.
+        """
+        if count < 1:
+            raise UsageError(f"best_of={count}: make at least 1 film")
+        facts = [parse(prompt) for prompt in prompts]
+        for prompt, found in zip(prompts, facts, strict=True):
+            check_words("prompt", prompt)
+            if not found:
+                raise UserError(f"nothing in the prompt can be verified: '{prompt}'")
+        seeds = list(range(len(prompts))) if seeds is None else seeds
+
+        def chosen(
+            images: Sequence[Any] | None, frames: int | None, facts: Sequence[Sequence[Fact]]
+        ) -> list[Chosen]:
+            clips = self.generate_many(
+                [prompt for prompt in prompts for _ in range(count)],
+                None if images is None else [image for image in images for _ in range(count)],
+                [seed + number for seed in seeds for number in range(count)],
+                frames,
+                steps,
+                guidance,
+                batch_size,
+                progress,
+            )
+            beliefs = verify_each(self, clips, [own for own in facts for _ in range(count)])
+            return [
+                choose(clips[start : start + count], beliefs[start : start + count])
+                for start in range(0, len(clips), count)
+            ]
+
+        if images is None and self.config["staged"] and frames != 1:
+            drawn = chosen(None, 1, [shown_at_once(own) for own in facts])
+            images = [each.clip.frames[0] for each in drawn]
+        return chosen(images, frames, facts)
 
     def ask(self, clip: Clip, question: str) -> Answer:
         """The answer to ``question`` about ``clip``, with its confidence and the frames looked at."""
@@ -320,7 +466,16 @@ class BasePipeline(DiffusionPipeline):
         return encode(self.vae, pixels.to(self.device, self.vae.dtype))
 
 
-def _forget_origin(config: Path) -> None:
+def _worth(plan: str, prompt: str) -> tuple[float, bool]:
+    """The share of what ``prompt`` says that ``plan`` holds (-1 if it cannot be read), and whether all has room."""
+    scene, facts = read_plan(plan), parse(prompt)
+    if scene is None:
+        return -1.0, False
+    held = sum(holds_in(scene, fact) for fact in facts) / max(len(facts), 1)
+    return held if facts else 1.0, is_placed(scene)
+
+
+def forget_origin(config: Path) -> None:
     """Leave out of a component's configuration where on some machine it was loaded from."""
     content = json.loads(config.read_text(encoding="utf-8"))
     content.pop("_name_or_path", None)
@@ -335,9 +490,7 @@ def check_frames(frames: int) -> None:
         raise UsageError(f"the pocket model makes films of {listed} frames (1 is a picture), not {frames}")
 
 
-def _diffusers_callback(
-    pipeline: BasePipeline, callback: Callable
-) -> Callable[[int, Tensor, Tensor], Tensor]:
+def diffusers_callback(pipeline: BasePipeline, callback: Callable) -> Callable[[int, Tensor, Tensor], Tensor]:
     """Adapt a ``callback_on_step_end`` of diffusers, which may replace the latents, to the sampler."""
 
     def on_step(step: int, time: Tensor, latents: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from unireel.backbones.context_mask import ContextMask
-from unireel.backbones.wan import LEAST_TIME, Prediction, add_coordinates
+from unireel.backbones.wan import LEAST_TIME, Prediction, with_coordinates
 from unireel.systems.omnivideo.context import Context
 
 Route = Literal["tokens", "frames"]
@@ -54,15 +54,14 @@ class Decoder:
         """
         config = self.transformer.config
         frames = state.shape[2]
-        coordinates = config["in_channels"] == config["out_channels"] + 3
-        inputs = add_coordinates(state) if coordinates else state
+        inputs = with_coordinates(state, config["in_channels"])
         if self.route == "frames":
             given = torch.ones(len(state), dtype=torch.bool) if given is None else given
             given = (
                 given.to(state.device) if source is not None else torch.zeros_like(given, device=state.device)
             )
             slots = torch.zeros_like(state) if source is None else source * given.view(-1, 1, 1, 1, 1)
-            inputs = torch.cat([add_coordinates(slots) if coordinates else slots, inputs], dim=2)
+            inputs = torch.cat([with_coordinates(slots, config["in_channels"]), inputs], dim=2)
             times = times[:, None].expand(-1, frames) if times.ndim == 1 else times
             free = torch.where(given, 0.0, 1000.0).to(times)[:, None].expand(-1, slots.shape[2])
             times = torch.cat([free, times], dim=1)

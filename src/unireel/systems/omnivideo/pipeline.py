@@ -29,7 +29,7 @@ from unireel.config import from_dict, to_dict
 from unireel.data.world import to_frames, to_pixels
 from unireel.errors import UsageError, UserError
 from unireel.systems.base.answering import Answer
-from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames
+from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, diffusers_callback
 from unireel.systems.omnivideo.building import EXTRA_WORDS, Sizes, new_parts
 from unireel.systems.omnivideo.chat import Conversation
 from unireel.systems.omnivideo.conditions import Conditioner, encode_texts
@@ -57,8 +57,8 @@ class OmniVideo(BasePipeline):
     """Generation, editing and understanding in one model.
 
     Args:
-        vae, text_encoder, tokenizer, transformer, vlm: as in the base system; text encoder and language model with the
-            marks of :mod:`~unireel.systems.omnivideo.speech`.
+        vae, text_encoder, tokenizer, transformer, vlm, planner: as in the base system; text encoder and language
+            model with the marks of :mod:`~unireel.systems.omnivideo.speech`.
         vision_head, adapter, visual_context: Omni-Video's own.
         size, steps, guidance, shift, prediction, staged: as in the base system; how films are sampled from words.
         settings: everything else.
@@ -81,9 +81,21 @@ class OmniVideo(BasePipeline):
         prediction: Prediction = "data",
         staged: bool = True,
         settings: Settings = USUAL,
+        planner: Any = None,
     ) -> None:
         super().__init__(
-            vae, text_encoder, tokenizer, transformer, vlm, size, steps, guidance, shift, prediction, staged
+            vae,
+            text_encoder,
+            tokenizer,
+            transformer,
+            vlm,
+            size,
+            steps,
+            guidance,
+            shift,
+            prediction,
+            staged,
+            planner,
         )
         self.register_modules(vision_head=vision_head, adapter=adapter, visual_context=visual_context)
         for module in (vision_head, adapter, visual_context):
@@ -108,7 +120,7 @@ class OmniVideo(BasePipeline):
         positions = profile_of(settings.profile).positions
         parts = new_parts(width, base.transformer, sizes, positions, seed)
         new = dict(zip(PARTS, parts, strict=True))
-        return cls(**base.components, **new, **_own_settings(base), settings=settings).to(base.device)
+        return cls(**base.components, **new, **base.film_settings, settings=settings).to(base.device)
 
     @classmethod
     def from_pretrained(
@@ -135,7 +147,7 @@ class OmniVideo(BasePipeline):
         except (OSError, ValueError) as error:
             raise UserError(f"'{folder}' cannot be loaded: {str(error).splitlines()[0]}") from error
         settings = from_dict(Settings, card.get("omnivideo", {}))
-        return cls(**base.components, **parts, **_own_settings(base), settings=settings).to(device)
+        return cls(**base.components, **parts, **base.film_settings, settings=settings).to(device)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16, **kwargs: Any) -> None:
         """Write every component as safetensors in ``dtype``, and the card ``unireel.json``."""
@@ -154,7 +166,7 @@ class OmniVideo(BasePipeline):
 
     def with_settings(self, settings: Settings) -> OmniVideo:
         """The same parts, set to something else."""
-        return OmniVideo(**self.components, **_own_settings(self), settings=settings)
+        return OmniVideo(**self.components, **self.film_settings, settings=settings)
 
     # Making
 
@@ -324,25 +336,11 @@ class OmniVideo(BasePipeline):
         sampling = self._sampling(task, num_inference_steps, guidance_scale, source_guidance_scale)
         noise = self._noise(len(requests), count, generator) if latents is None else latents
         first = None if image is None else self._encode_images(image, len(requests), num_videos_per_prompt)
-
-        def on_step(step: int, time: Tensor, state: Tensor) -> Tensor:
-            if callback_on_step_end is None:
-                return state
-            return callback_on_step_end(self, step, time, {"latents": state}).get("latents", state)
-
+        on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
         state = self.latents(
             requests, noise, sampling, negative=negative_prompt, first=first, on_step=on_step
         )
-        frames: Any = state
-        if output_type != "latent":
-            pixels = decode(self.vae, state).add(1).div(2).float()  # (B, 3, F, H, W) in [0, 1]
-            frames = pixels.transpose(1, 2)
-            if output_type != "pt":
-                frames = frames.permute(0, 1, 3, 4, 2).cpu().numpy()
-            if output_type == "pil":
-                frames = [
-                    [Image.fromarray(np.uint8(np.rint(255 * each))) for each in film] for film in frames
-                ]
+        frames = self.decoded(state, output_type)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
     # Understanding, thinking, talking
@@ -525,12 +523,6 @@ class OmniVideo(BasePipeline):
             tokens = list(self.visual_context(source))
         full = own.rows(visual, texts[:-2], empty, tokens)
         return {name: self.assemble(own.branch(name, full, avoided)) for name in branches}
-
-
-def _own_settings(base: BasePipeline) -> dict[str, Any]:
-    """The base system's settings of a pipeline."""
-    names = ("size", "steps", "guidance", "shift", "prediction", "staged")
-    return {name: base.config[name] for name in names}
 
 
 def _no_marks(answer: Answer) -> Answer:

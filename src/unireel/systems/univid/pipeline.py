@@ -37,6 +37,7 @@ from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import sample
 from unireel.systems.base.answering import check_words
 from unireel.systems.base.pipeline import CARD, TEXT_LENGTH, BasePipeline, check_frames
+from unireel.systems.base.verifying import Chosen, choose, verify
 from unireel.systems.univid.building import new_connector
 from unireel.systems.univid.conditioning import Conditioner
 from unireel.systems.univid.connector import Connector
@@ -44,7 +45,6 @@ from unireel.systems.univid.context import ContextCombiner
 from unireel.systems.univid.references import plainly, refers, resolved
 from unireel.systems.univid.settings import Settings, Sizes
 from unireel.systems.univid.temperature import TemperatureAlignment, align
-from unireel.systems.univid.verifying import Chosen, choose, verify
 from unireel.world.language import parse
 from unireel.world.scene import CLIP_FRAMES, FPS
 
@@ -65,7 +65,8 @@ class UniVid(BasePipeline):
     """Generation from words and pictures that are understood, and understanding.
 
     Args:
-        vae, text_encoder, tokenizer, transformer, vlm: as in the base system; the transformer may wear adapters.
+        vae, text_encoder, tokenizer, transformer, vlm, planner: as in the base system; the transformer may wear
+            adapters.
         connector: from the language model's states to the decoder's context.
         size, steps, guidance, shift, prediction, staged: as in the base system.
         settings: everything else.
@@ -88,9 +89,21 @@ class UniVid(BasePipeline):
         staged: bool = True,
         settings: Settings = USUAL,
         gate: float = 0.0,
+        planner: Any = None,
     ) -> None:
         super().__init__(
-            vae, text_encoder, tokenizer, transformer, vlm, size, steps, guidance, shift, prediction, staged
+            vae,
+            text_encoder,
+            tokenizer,
+            transformer,
+            vlm,
+            size,
+            steps,
+            guidance,
+            shift,
+            prediction,
+            staged,
+            planner,
         )
         self.register_modules(connector=connector)
         connector.eval()
@@ -122,7 +135,7 @@ class UniVid(BasePipeline):
             )
         connector = new_connector(base, sizes, settings, seed)
         parts = {**base.components, "connector": connector}
-        return cls(**parts, **_own_settings(base), settings=settings).to(base.device)
+        return cls(**parts, **base.film_settings, settings=settings).to(base.device)
 
     @classmethod
     def from_pretrained(
@@ -148,7 +161,7 @@ class UniVid(BasePipeline):
             load_lora(base.transformer, folder / ADAPTERS)
         settings, gate = from_dict(Settings, card.get("univid", {})), float(card.get("gate", 0.0))
         parts = {**base.components, "connector": connector}
-        model = cls(**parts, **_own_settings(base), settings=settings, gate=gate).to(device)
+        model = cls(**parts, **base.film_settings, settings=settings, gate=gate).to(device)
         model.ranker_folder = folder / RANKER if (folder / RANKER).is_dir() else None
         return model
 
@@ -526,10 +539,3 @@ def without_adapters(transformer: WanTransformer3DModel) -> WanTransformer3DMode
 
 def _report(progress: Progress, before: int, total: int, done: int) -> None:
     progress(before + done, total)
-
-
-def _own_settings(base: BasePipeline) -> dict[str, Any]:
-    """The base system's settings of a pipeline."""
-    return {
-        name: base.config[name] for name in ("size", "steps", "guidance", "shift", "prediction", "staged")
-    }

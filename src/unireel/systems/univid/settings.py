@@ -32,14 +32,14 @@ class Settings:
 
     Attributes:
         combination: how C_t meets the states of the decoder's text encoder.
-        context_length: tokens of the decoder's context; the text's 50 and all that the connector may add.
+        context_length: tokens of the decoder's context; the text's 75 and all that the connector may add.
         latent_patch: latents along the side of one VAE token.
         mix: shares of the visual blocks.
         alignment: Temperature Modality Alignment, in training and in sampling; schedule "none" turns it off.
     """
 
     combination: Combination = "gate"
-    context_length: int = 84
+    context_length: int = 112
     latent_patch: int = 4
     mix: Mix = field(default_factory=Mix)
     alignment: TemperatureAlignment = field(default_factory=TemperatureAlignment)

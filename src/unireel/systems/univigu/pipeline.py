@@ -19,7 +19,12 @@ import torch
 from diffusers import AutoencoderKLCosmos, DiffusionPipeline
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, UMT5EncoderModel
+from transformers import (
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2ForCausalLM,
+    UMT5EncoderModel,
+)
 
 from unireel.backbones.uni_wan import UniWanTransformer
 from unireel.backbones.vae import decode, encode
@@ -30,7 +35,8 @@ from unireel.errors import UsageError, UserError
 from unireel.flow.formulations import Formulation, text_flow
 from unireel.flow.text import TextFlow
 from unireel.systems.base.answering import Answer, check_words, prepare
-from unireel.systems.base.pipeline import CARD, BasePipeline, _forget_origin, check_frames
+from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, forget_origin
+from unireel.systems.base.pipeline import SETTINGS as FILM_SETTINGS
 from unireel.systems.univigu.pages import Text, caption_text, page_of, question_text, said_in
 from unireel.systems.univigu.pairs import PairSampling, sample_pair
 from unireel.systems.univigu.writing import read, write
@@ -42,7 +48,7 @@ COMPONENTS = {
     "transformer": UniWanTransformer,
 }
 SETTINGS = (
-    *("size", "steps", "guidance", "shift", "prediction", "staged"),
+    *FILM_SETTINGS,
     *("formulation", "caption_slots", "answer_slots", "text_steps", "text_guidance", "churn"),
 )
 
@@ -62,7 +68,7 @@ class UniViguPipeline(BasePipeline):
     stream then, and nothing is computed for one.
 
     Args:
-        vae, text_encoder, tokenizer, size, steps, guidance, shift, prediction, staged: as there.
+        vae, text_encoder, tokenizer, planner, size, steps, guidance, shift, prediction, staged: as there.
         transformer: a video DiT with a text stream, over the tokenizer's words.
         formulation: of text as a flow, that it was trained with.
         caption_slots, answer_slots: room for a description and for an answer, in words and marks.
@@ -91,10 +97,11 @@ class UniViguPipeline(BasePipeline):
         text_steps: int = 0,
         text_guidance: float = 1.0,
         churn: float = 0.5,
+        planner: Qwen2ForCausalLM | None = None,
     ) -> None:
         DiffusionPipeline.__init__(self)
         self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, planner=planner
         )
         given = locals()
         self.register_to_config(**{name: given[name] for name in SETTINGS})
@@ -114,12 +121,15 @@ class UniViguPipeline(BasePipeline):
         for name in (*COMPONENTS, "tokenizer"):
             if not (folder / name).is_dir():
                 raise UserError(f"'{folder}' is not a model of Uni-ViGU: it has no folder '{name}'")
+        kinds: dict[str, Any] = dict(COMPONENTS)
+        if (folder / "planner").is_dir():
+            kinds["planner"] = Qwen2ForCausalLM
         try:
             loaded = {
                 name: kind.from_pretrained(
                     folder / name, torch_dtype=dtype or torch.float32, local_files_only=True
                 )
-                for name, kind in COMPONENTS.items()
+                for name, kind in kinds.items()
             }
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer", local_files_only=True)
             settings = json.loads((folder / CARD).read_text(encoding="utf-8")).get("settings", {})
@@ -139,9 +149,9 @@ class UniViguPipeline(BasePipeline):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16, **kwargs: Any) -> None:
         """Write every component as safetensors in ``dtype``, and the card ``unireel.json``."""
         folder = Path(folder)
-        for name in COMPONENTS:
+        for name in [*COMPONENTS, *(["planner"] if self.planner is not None else [])]:
             deepcopy(getattr(self, name)).to(dtype).save_pretrained(folder / name)
-            _forget_origin(folder / name / "config.json")
+            forget_origin(folder / name / "config.json")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         settings = {name: self.config[name] for name in SETTINGS}
         card = {"system": "univigu", "size": self.size, "settings": settings}
@@ -267,9 +277,11 @@ class UniViguPipeline(BasePipeline):
         sampling: PairSampling,
         on_step: Any,
     ) -> list[Imagined]:
-        context, empty = self.encode_prompt(prompts)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = self._noise(len(prompts), frames, generators).to(self.device, context.dtype)
+        noise = self._noise(len(prompts), frames, generators)
+        prompts = self.extend(prompts, generators, placed=images is None)
+        context, empty = self.encode_prompt(prompts)
+        noise = noise.to(self.device, context.dtype)
         first = None
         if images is not None:
             first = self._encode_images(images, len(prompts), 1)
@@ -281,6 +293,7 @@ class UniViguPipeline(BasePipeline):
                 guidance_scale=sampling.film_guidance,
                 latents=noise[:, :, :1],
                 output_type="latent",
+                extend_prompt=False,
             )
             first = picture.frames
         texts = [caption_text(None)] * len(prompts)

@@ -9,6 +9,14 @@ from unireel.world.language.captions import (
 )
 from unireel.world.language.instructions import parse_instruction
 from unireel.world.language.parser import Reading, parse, read
+from unireel.world.language.plans import (
+    PLAN_WORDS,
+    beyond_first_frame,
+    in_order_of_mention,
+    plan_for,
+    plan_numbers,
+    read_plan,
+)
 from unireel.world.language.prompts import Prompt, prompt_for
 from unireel.world.language.questions import (
     DYNAMIC_TYPES,
@@ -23,6 +31,7 @@ from unireel.world.language.vocabulary import unknown_words, vocabulary, words
 
 __all__ = [
     "DYNAMIC_TYPES",
+    "PLAN_WORDS",
     "QUESTION_TYPES",
     "STATIC_TYPES",
     "CaptionScore",
@@ -30,14 +39,19 @@ __all__ = [
     "Question",
     "Reading",
     "answer_choices",
+    "beyond_first_frame",
     "caption_facts",
     "caption_for",
     "caption_score",
+    "in_order_of_mention",
     "parse",
     "parse_instruction",
+    "plan_for",
+    "plan_numbers",
     "prompt_for",
     "questions_for",
     "read",
+    "read_plan",
     "repeated_names",
     "sample_question",
     "unknown_words",

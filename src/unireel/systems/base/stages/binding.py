@@ -6,7 +6,8 @@ Each part has a loss of its own, whose heads are thrown away after the training:
 
 - *words*: the text encoder's state of a noun holds all that the prompt says of its objects, that of the prompt's end
   what it says of the film;
-- *attention*: in some blocks, tokens look at the noun of the object they draw (supervised attention, arXiv 1609.04186);
+- *attention*: in some blocks, tokens look at the noun of the object they draw, at the end of the text if they draw none
+  (supervised attention, arXiv 1609.04186);
 - *sight*, *motion*, *film*: halfway through the blocks tokens know what they draw, where it is in each frame, and what
   it does (in the spirit of representation alignment, arXiv 2410.06940);
 - *masks*: towards the end they know which of their pixels it covers.
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireel.backbones.text import SPECIAL_TOKENS
+from unireel.backbones.wan import PLACE_WAVES, waves
 from unireel.data.sights import (
     SIGHT_TARGETS,
     TUBE,
@@ -38,7 +40,7 @@ from unireel.data.sights import (
     sight_loss,
 )
 from unireel.data.targets import FILM_TARGETS, MOTION_TARGETS
-from unireel.data.wording import named_objects
+from unireel.data.wording import named_objects, said_places
 from unireel.world.scene import COLOURS, MAX_OBJECTS, RADII, SHAPES, SIZES
 
 MARGIN = 3.0
@@ -46,6 +48,7 @@ MARGIN = 3.0
 
 _WORD_TARGETS = (len(SHAPES), len(COLOURS), len(SIZES), MAX_OBJECTS, MOTION_TARGETS)
 _FILM_TARGETS = (FILM_TARGETS, MAX_OBJECTS)
+_NUMBERS = 6
 _END = SPECIAL_TOKENS.index("</s>")
 
 
@@ -67,12 +70,14 @@ class Binding(nn.Module):
         side: of the square that a token draws, in pixels.
 
     Batches hold ``ids`` (B, L), ``states`` (B, O, T, S, 5), ``shapes`` (B, O), ``motions`` (B, O, K) and ``film``
-    (B, K), as :class:`~unireel.data.lessons.Lessons` has them.
+    (B, K), as :class:`~unireel.data.lessons.Lessons` has them; which texts are plans, ``planned`` (B,), and their
+    ``numbers`` (B, O, 6), see :func:`~unireel.world.language.plan_numbers`.
     """
 
     def __init__(self, width: int, text_width: int, size: int, side: int) -> None:
         super().__init__()
         self.word = nn.Linear(text_width, sum(_WORD_TARGETS))
+        self.numbers = nn.Linear(text_width, _NUMBERS * 2 * PLACE_WAVES)
         self.end = nn.Linear(text_width, sum(_FILM_TARGETS))
         self.sight = nn.Linear(width, SIGHT_TARGETS)
         self.does = nn.Linear(width, MOTION_TARGETS + 1)
@@ -83,7 +88,8 @@ class Binding(nn.Module):
 
     def named(self, batch: Any) -> Tensor:
         """Which words name which object: (B, O, L) bool."""
-        return named_objects(batch["ids"], batch["shapes"], batch["states"][:, :, 0, 0, 4].long())
+        colours = batch["states"][:, :, 0, 0, 4].long()
+        return named_objects(batch["ids"], batch["shapes"], colours, batch["numbers"][..., :2])
 
     def owner(self, batch: Any) -> Tensor:
         """Which object each token draws a part of: (B, T, n) int64, -1 for none."""
@@ -97,7 +103,8 @@ class Binding(nn.Module):
         large = (state[:, 2] > sum(RADII[self.size].values()) / 2).long()
         alike = named.sum(1)[b, place] - 1
         at_nouns = (
-            F.cross_entropy(shape, shapes)
+            self._numbers(text[b, place], batch, (b, o, place))
+            + F.cross_entropy(shape, shapes)
             + F.cross_entropy(colour, state[:, 4].long())
             + F.cross_entropy(size, large)
             + F.cross_entropy(count, alike)
@@ -108,22 +115,37 @@ class Binding(nn.Module):
         at_end = self._film(self.end(text[prompts[said], ends[said]]), batch, prompts[said])
         return at_nouns + at_end, (shape.argmax(-1) == shapes).float().mean()
 
+    def _numbers(self, states: Tensor, batch: Any, where: tuple[Tensor, ...]) -> Tensor:
+        """How far from the waves of their object's numbers the nouns of plans are, where the plan says them."""
+        b, o, place = where
+        said = batch["planned"][b, None].repeat(1, _NUMBERS)
+        said[:, :4] &= said_places(batch["ids"])[1][b, place, None]
+        wanted = waves(batch["numbers"][b, o] / 10, PLACE_WAVES)
+        error = F.mse_loss(self.numbers(states).float().view_as(wanted), wanted, reduction="none")
+        return (error.sum(-1) * said).sum() / said.sum().clamp(min=1)
+
     def _film(self, logits: Tensor, batch: Any, rows: Tensor) -> Tensor:
         film, count = logits.float().split(_FILM_TARGETS, dim=-1)
         objects = (batch["shapes"][rows] >= 0).sum(-1) - 1
         return _multiple(film, batch["film"][rows]).mean() + F.cross_entropy(count, objects)
 
-    def attention(self, weights: Tensor, named: Tensor, owner: Tensor) -> Tensor:
-        """How far tokens are from looking at their object's nouns: mean of -log of the weight there.
+    def attention(self, weights: Tensor, named: Tensor, owner: Tensor, ids: Tensor) -> Tensor:
+        """How far tokens are from looking at their object's nouns, and those of no object at the end of the text.
 
         Args:
             weights: of one head (B, N, L).
+
+        Returns:
+            Mean of -log of the weight there over tokens of objects, plus the same over the others.
         """
-        b, t, n = ((owner >= 0) & named.any((1, 2))[:, None, None]).nonzero(as_tuple=True)
-        at_nouns = named[b, owner[b, t, n]].to(weights.dtype)  # (M, L)
-        seen = (weights[b, t * owner.shape[2] + n] * at_nouns).sum(-1).float()
-        known = at_nouns.any(-1)
-        return -(seen[known] + 1e-4).log().mean()
+        b, t, n = named.any((1, 2))[:, None, None].expand_as(owner).nonzero(as_tuple=True)
+        own = owner[b, t, n]
+        ends = (ids == _END)[b]
+        wanted = torch.where(own[:, None] >= 0, named[b, own.clamp(min=0)], ends).to(weights.dtype)  # (M, L)
+        seen = (weights[b, t * owner.shape[2] + n] * wanted).sum(-1).float()
+        missed = -(seen + 1e-4).log()
+        known, drawn = wanted.any(-1), own >= 0
+        return missed[known & drawn].mean() + missed[known & ~drawn].mean()
 
     def drawing(self, hidden: Tensor, owner: Tensor, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses of what the tokens' states (B, N, D) say they draw, and shares of right answers."""

@@ -34,10 +34,19 @@ from unireel.flow.matching import interpolate, sample_times, velocity
 from unireel.flow.sampling import sample
 from unireel.systems.base.stages.binding import Binding, Uncertainty, latent_frames
 from unireel.training.stage import ParameterRule, Stage
-from unireel.world.language import prompt_for, vocabulary
+from unireel.world.language import (
+    PLAN_WORDS,
+    beyond_first_frame,
+    plan_for,
+    plan_numbers,
+    prompt_for,
+    vocabulary,
+)
 from unireel.world.sampling import sample_scene
+from unireel.world.scene import MAX_OBJECTS, Scene
 
 HEADS = "generator-heads.safetensors"
+_NO_NUMBERS = (0.0,) * 6
 
 
 @dataclass(frozen=True)
@@ -47,11 +56,13 @@ class GeneratorConfig:
     Of the ``film_count`` cached films the first ``used_films`` are encoded and trained on.
     ``text_batches`` micro-batches of ``text_batch`` prompts come first and teach the text encoder alone, then
     ``picture_batches`` of ``picture_batch`` first frames (a fifth of the tokens), then batches of ``batch_size`` films,
-    every ``picture_every``-th of them pictures again. ``empty`` is the share of prompts dropped for guidance,
-    ``clean_first`` the share of films whose first latent frame is given (I2V). ``prediction`` is what the network puts
-    out, see :func:`~unireel.backbones.wan.predict_velocity`. The weights of the auxiliary losses of
-    :class:`~unireel.systems.base.stages.binding.Binding`: ``words``, ``attention`` in blocks ``attention_blocks``,
-    ``drawing`` on the states after block ``drawing_block``, ``masks`` on those after block ``masks_block``.
+    every ``picture_every``-th of them pictures again. ``plans`` is the share of prompts that are plans
+    (:mod:`unireel.world.language.plans`), half of them beyond the first frame where that is given; ``empty`` is the
+    share of prompts dropped for guidance, ``clean_first`` the share of films whose first latent frame is given (I2V).
+    ``prediction`` is what the network puts out, see :func:`~unireel.backbones.wan.predict_velocity`. The weights of the
+    auxiliary losses of :class:`~unireel.systems.base.stages.binding.Binding`: ``words``, ``attention`` in blocks
+    ``attention_blocks``, ``drawing`` on the states after block ``drawing_block``, ``masks`` on those after block
+    ``masks_block``.
     """
 
     films: str = "cache/films-48"
@@ -65,7 +76,7 @@ class GeneratorConfig:
     ffn: int = 768
     text_width: int = 128
     text_layers: int = 2
-    text_length: int = 50
+    text_length: int = PLAN_WORDS + 1
     patch: int = 2
     batch_size: int = 40
     picture_batch: int = 128
@@ -73,6 +84,7 @@ class GeneratorConfig:
     text_batch: int = 256
     text_batches: int = 0
     picture_every: int = 2
+    plans: float = 0.8
     empty: float = 0.1
     clean_first: float = 0.75
     shift: float = 2.0
@@ -132,12 +144,14 @@ class GeneratorStage(Stage):
                 "text_encoder": text_encoder,
                 "transformer": transformer,
                 "binding": binding,
-                "uncertainty": Uncertainty(kinds=3),
+                "uncertainty": Uncertainty(kinds=6),
             }
         )
         heads = Path(config.start_from) / HEADS
         if config.start_from and heads.exists():
-            self.module.load_state_dict(load_file(heads), strict=False)
+            own = self.module.state_dict()
+            fitting = {name: each for name, each in load_file(heads).items() if each.shape == own[name].shape}
+            self.module.load_state_dict(fitting, strict=False)
         self._frames = latent_frames(self.films.frames.shape[1])
         self._hidden: dict[int, Tensor] = {}
         for number in {config.drawing_block, config.masks_block}:
@@ -180,8 +194,10 @@ class GeneratorStage(Stage):
         order = own.data_seed + ("film", "picture", "text").index(kind)
         places = [epoch_order(order, len(self.latents), index * count + i) for i in range(count)]
         random = np.random.default_rng([own.data_seed, index])
-        texts = [prompt_for(self.films.scene(place), int(random.integers(2**31))).text for place in places]
-        texts = ["" if random.random() < own.empty else text for text in texts]
+        scenes = [self.films.scene(place) for place in places]
+        clean = random.random(count) < (own.clean_first if kind == "film" else 0.0)
+        planned = random.random(count) < own.plans
+        texts = [self._text(*each, random) for each in zip(scenes, planned, clean, strict=True)]
         ids, mask = tokenize(self.tokenizer, texts, own.text_length)
         frames = self._frames if kind == "film" else self._frames[:1]
         batch = {
@@ -191,15 +207,26 @@ class GeneratorStage(Stage):
             "shapes": torch.from_numpy(self.lessons.shapes[places]).long(),
             "motions": torch.from_numpy(self.lessons.motions[places]),
             "film": torch.from_numpy(self.lessons.films[places]),
+            "planned": torch.from_numpy(planned),
+            "numbers": torch.tensor(
+                [[_numbers(scene, number) for number in range(MAX_OBJECTS)] for scene in scenes]
+            ),
         }
         if kind == "text":
             return batch
         latents = np.stack([self.latents[place, :, : len(frames)] for place in places])
-        clean = random.random(count) < (own.clean_first if kind == "film" else 0.0)
         return batch | {
             "latents": torch.from_numpy(latents.astype(np.float32)),
             "clean": torch.from_numpy(clean),
         }
+
+    def _text(self, scene: Scene, planned: bool, clean: bool, random: np.random.Generator) -> str:
+        if random.random() < self.config.empty:
+            return ""
+        if not planned:
+            return prompt_for(scene, int(random.integers(2**31))).text
+        plan = plan_for(scene, random.permutation(len(scene.objects)))
+        return beyond_first_frame(plan) if clean and random.random() < 0.5 else plan
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Mean squared error over latent frames that are not given, plus the auxiliary losses."""
@@ -212,7 +239,7 @@ class GeneratorStage(Stage):
             return words, logs
         flow, error = self.flow(batch, text)
         owner = binding.owner(batch)
-        seen = [binding.attention(each.seen, named, owner) for each in self._watched]
+        seen = [binding.attention(each.seen, named, owner, batch["ids"]) for each in self._watched]
         drawing, shares = binding.drawing(self._hidden[own.drawing_block], owner, batch)
         masks = binding.masks(self._hidden[own.masks_block], owner, batch)
         self._hidden.clear()
@@ -243,16 +270,16 @@ class GeneratorStage(Stage):
         wanted = torch.ones_like(per_frame)
         wanted[:, 0] = (~clean).float()
         error = ((output - truth).square().mean(dim=(1, 3, 4)) * wanted).sum(1) / wanted.sum(1)
-        kind = clean.long() + film
+        kind = clean.long() + film + 3 * batch["planned"]
         return self.module["uncertainty"](error, time, kind).mean(), error.mean().detach()
 
     def samples(self) -> dict[str, np.ndarray]:
-        """Six films of test prompts from fixed noise, in two stages, beside six from given first frames.
+        """Six films of the plans of test scenes from fixed noise, in two stages, beside six from given first frames.
 
         Every fourth frame of each is shown.
         """
         scenes = [sample_scene(5, i, "test", size=self.config.size) for i in range(6)]
-        prompts = [prompt_for(scene, i).text for i, scene in enumerate(scenes)]
+        prompts = [plan_for(scene) for scene in scenes]
         noise = torch.randn((6, *self.latents.shape[1:]), generator=torch.Generator().manual_seed(0))
         ids, mask = tokenize(self.tokenizer, [*prompts, ""], self.config.text_length)
         states = encode_text(self.module["text_encoder"], ids.to(self.device), mask.to(self.device))
@@ -283,3 +310,8 @@ class GeneratorStage(Stage):
             for key, value in self.module[name].state_dict().items()
         }
         save_file(heads, folder / HEADS)
+
+
+def _numbers(scene: Scene, number: int) -> tuple[float, ...]:
+    exists = number < len(scene.objects)
+    return plan_numbers(scene.objects[number], scene) if exists else _NO_NUMBERS

@@ -82,6 +82,16 @@ class Chosen:
     verifications: tuple[Verification, ...]
 
 
+def shown_at_once(facts: Sequence[Fact]) -> list[Fact]:
+    """Those of ``facts`` that the first frame alone shows or misses."""
+    return [
+        fact
+        for fact in facts
+        if fact.kind in ("count", "object", "size", "background", "style")
+        or (fact.kind == "relation" and fact.when != "last")
+    ]
+
+
 def question_of(fact: Fact) -> tuple[str, str] | None:
     """A question that decides ``fact`` and its right answer, in the World's words; None if there is none."""
     who = the(fact.subject) if fact.subject else ""
@@ -125,16 +135,21 @@ def _motion_question(who: str, value: str) -> tuple[str, str]:
 
 def verify(model: Watcher, clips: Sequence[Clip], facts: Sequence[Fact]) -> list[Verification]:
     """What the model itself thinks of ``facts`` in each of ``clips``."""
-    asked = [question_of(fact) for fact in facts]
-    pairs = [(clip, each[0]) for clip in clips for each in asked if each]
+    return verify_each(model, clips, [facts] * len(clips))
+
+
+def verify_each(model: Watcher, clips: Sequence[Clip], facts: Sequence[Sequence[Fact]]) -> list[Verification]:
+    """What the model itself thinks of its own facts in each of ``clips``."""
+    asked = [[question_of(fact) for fact in own] for own in facts]
+    pairs = [(clip, each[0]) for clip, own in zip(clips, asked, strict=True) for each in own if each]
     answers = iter(model.ask_many(pairs, judge=False) if pairs else ())
     captions = model.caption_many(list(clips), judge=False)
     found = []
-    for caption in captions:
+    for caption, own, questions in zip(captions, facts, asked, strict=True):
         stated = set(parse(caption.text))
         beliefs = tuple(
             _belief(fact, each, next(answers) if each else None, fact in stated)
-            for fact, each in zip(facts, asked, strict=True)
+            for fact, each in zip(own, questions, strict=True)
         )
         logs = [math.log(max(each.probability, LEAST)) for each in beliefs]
         found.append(Verification(beliefs, sum(logs) / max(len(logs), 1)))

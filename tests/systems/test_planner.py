@@ -3,12 +3,15 @@
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 
+import numpy as np
 import pytest
 import torch
 
+import unireel
 from unireel.backbones.planner import planning_ids, pocket_planner, write_plans
 from unireel.backbones.text import word_tokenizer
 from unireel.data.cache import CacheConfig, build
+from unireel.systems.base import pipeline as base
 from unireel.systems.base.stages.planner import PlannerConfig, PlannerStage
 from unireel.world.language import read_plan, vocabulary
 
@@ -72,20 +75,72 @@ def test_batches_hold_prompts_and_teach_plans(stage):
         assert read_plan(" ".join(TOKENIZER.convert_ids_to_tokens(taught[:-1])), size=32) is not None
 
 
-def test_a_small_planner_learns_the_form_of_plans(stage):
+@pytest.fixture(scope="module")
+def trained(stage):
     optimizer = torch.optim.AdamW(stage.module.parameters(), lr=4e-3)
     for step in range(160):
         loss, logs = stage.loss(stage.batch(step % 24))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss) < 1.2 and float(logs["words_right"]) > 0.6
-    plans = write_plans(stage.module, TOKENIZER, PROMPTS, generators(), temperature=0)
+    assert float(loss.detach()) < 1.2 and float(logs["words_right"]) > 0.6
+    return stage
+
+
+def test_a_small_planner_learns_the_form_of_plans(trained):
+    plans = write_plans(trained.module, TOKENIZER, PROMPTS, generators(), temperature=0)
     assert all(read_plan(plan) is not None for plan in plans)
+    assert trained.evaluate()["plan/read"] > 0.5
 
 
-def test_export_and_start_from(stage, tmp_path):
-    stage.export(tmp_path)
-    again = PlannerStage(PlannerConfig(**{**vars(stage.config), "start_from": str(tmp_path)}))
-    before = write_plans(stage.module, TOKENIZER, PROMPTS, generators())
+def test_export_and_start_from(trained, tmp_path):
+    trained.export(tmp_path)
+    again = PlannerStage(PlannerConfig(**{**vars(trained.config), "start_from": str(tmp_path)}))
+    before = write_plans(trained.module, TOKENIZER, PROMPTS, generators())
     assert write_plans(again.module.eval(), TOKENIZER, PROMPTS, generators()) == before
+
+
+@pytest.fixture
+def model(untrained, trained):
+    model = unireel.load(untrained, device="cpu")
+    model.register_modules(planner=trained.module.eval())
+    return model
+
+
+def test_the_pipeline_extends_prompts_but_not_plans(model):
+    plans = model.extend(PROMPTS, generators())
+    assert plans == model.extend(PROMPTS, generators()) and plans != PROMPTS
+    assert model.extend(plans, generators()) == plans
+    assert not any(" at " in each for each in model.extend(PROMPTS, generators(), placed=False))
+
+
+def test_of_several_plans_the_one_that_holds_most_is_taken(model, monkeypatch):
+    right = "plain style, sand background, camera still. small red star at two two stays still."
+    wrong, half = right.replace("red", "blue"), right.replace("sand", "navy")
+    drawn = iter(["no plan", wrong, half, right, wrong])
+    monkeypatch.setattr(base, "write_plans", lambda *_: [next(drawn)])
+    assert model.extend(["a red star, the background is sand"]) == [right]
+    assert next(drawn) == wrong  # nothing is drawn after the right one
+    never = iter(["no plan"] * 20)
+    monkeypatch.setattr(base, "write_plans", lambda *_: [next(never)])
+    assert model.extend(["a red star"]) == ["a red star"]
+
+
+def test_a_film_is_made_from_the_plan_that_its_seed_draws(model, untrained):
+    prompt = PROMPTS[0]
+    generator = torch.Generator().manual_seed(3)
+    torch.randn((4, 5, 12, 12), generator=generator)  # the noise comes first
+    plan = model.extend([prompt], generator)[0]
+    film = model.generate(prompt, seed=3, steps=2)
+    assert np.array_equal(film.frames, model.generate(plan, seed=3, steps=2).frames)
+    plain = model.generate(prompt, seed=3, steps=2, extend=False)
+    assert np.array_equal(
+        plain.frames, unireel.load(untrained, device="cpu").generate(prompt, seed=3, steps=2).frames
+    )
+    assert not np.array_equal(film.frames, plain.frames)
+
+
+def test_the_planner_is_saved_with_the_model(model, tmp_path):
+    model.save_pretrained(tmp_path / "copy", dtype=torch.float32)
+    copy = unireel.load(tmp_path / "copy", device="cpu")
+    assert copy.extend(PROMPTS, generators()) == model.extend(PROMPTS, generators())

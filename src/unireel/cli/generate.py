@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unireel.cli.options import (
     FILM_SUFFIXES,
     PICTURE_SUFFIX,
+    add_fast_option,
     add_model_options,
     check_writable,
     load_film,
@@ -94,6 +95,7 @@ def add_film_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale", type=whole_number(1, 64), default=1, metavar="INT", help="enlarge every pixel (default: 1)"
     )
+    add_fast_option(parser)
     add_model_options(parser)
 
 

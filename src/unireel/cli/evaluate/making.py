@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unireel.cli.options import add_model_options, check_writable, load_model, real_number, whole_number
+from unireel.cli.options import (
+    add_fast_option,
+    add_model_options,
+    check_writable,
+    load_model,
+    real_number,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from unireel.evaluation.sampling import Wanted
 
 
 def add_sampling_options(parser: Any, batch: int) -> None:
-    """Add the options of the sampler; ``batch`` is the default of ``--batch``."""
+    """Add the options of the sampler and ``--fast``; ``batch`` is the default of ``--batch``."""
     parser.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, metavar="S", help="default: 0")
     parser.add_argument("--steps", type=whole_number(1, 1000), metavar="K", help="sampling steps")
     parser.add_argument("--guidance", type=real_number(0, 100), metavar="G", help="guidance scale")
@@ -24,6 +31,7 @@ def add_sampling_options(parser: Any, batch: int) -> None:
         metavar="B",
         help="films at once (default: %(default)s)",
     )
+    add_fast_option(parser)
 
 
 def add_making_options(parser: Any, batch: int = 8) -> None:
@@ -66,6 +74,7 @@ def make_films(
 
     mine = shard(wanted, args.shard)
     card = {name: getattr(args, name) for name in ("model", "seed", "steps", "guidance", "scale")}
+    card |= {"fast": True} if args.fast else {}
     claim(args.out, identity | card | {"weights": fingerprint(find_model(args.model))})
     folder = args.out / "samples"
     folder.mkdir(exist_ok=True)

@@ -126,8 +126,9 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
         return Plan(parts, args.n, setting)
 
     identity = {name: getattr(args, name) for name in ("model", "split", "seed", "steps", "guidance")}
-    if args.best_of > 1:
-        identity["best_of"] = args.best_of
+    identity |= {
+        name: getattr(args, name) for name in ("best_of", "fast") if getattr(args, name) not in (1, False)
+    }
     if args.model.startswith("world:"):
         if args.model not in NAMES:
             raise UsageError(

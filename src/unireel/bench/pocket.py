@@ -107,7 +107,9 @@ class Diffusers:
         """Pixels (1, 3, F, H, W) in [0, 1]."""
         with watch.stage("text"):
             # The end mark, which Wan's tokenizer adds by itself, is a word to the pocket models'.
-            text, empty = self.pipeline.encode_prompt(f"{prompt} </s>", "</s>", max_sequence_length=50)
+            text, empty = self.pipeline.encode_prompt(
+                f"{prompt} </s>", "</s>", max_sequence_length=system.TEXT_LENGTH
+            )
         with watch.stage("denoise"):
             transformer = self.pipeline.transformer
             transformer.first = None
@@ -162,7 +164,11 @@ def contestants(pipeline: Any, precision: Precision = "auto", compile: bool = Fa
         stops = [watch.around(*each) for each in timed]
         try:
             made = pipeline(
-                PROMPTS[number % 5], latents=noises[number % 5], num_frames=CLIP_FRAMES, output_type="pt"
+                PROMPTS[number % 5],
+                latents=noises[number % 5],
+                num_frames=CLIP_FRAMES,
+                output_type="pt",
+                extend_prompt=False,
             )
         finally:
             for stop in stops:

@@ -10,6 +10,7 @@ import pytest
 import unireel
 from unireel.cli.main import main
 from unireel.evaluation.worldbench import runner
+from unireel.systems.base.pipeline import BasePipeline
 from unireel.systems.omnivideo.building import Sizes
 from unireel.systems.omnivideo.pipeline import OmniVideo
 from unireel.systems.omnivideo.settings import Budgets, Settings
@@ -43,3 +44,37 @@ def test_a_model_that_does_not_edit_is_not_asked_to(
     words = ["evaluate", "worldbench", "--model", str(untrained), "--n", "1", "--out", str(tmp_path / "run")]
     assert main([*words, "--categories", "qa/style,edit"]) == 1
     assert "cannot do 'edit'; leave it out of --categories" in capsys.readouterr().err
+
+
+def test_the_film_that_the_model_believes_in_is_judged(
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    honest = BasePipeline.best_of_many
+
+    def watched(self: BasePipeline, prompts: list[str], count: int, **options: object) -> list:
+        asked.append(count)
+        return honest(self, prompts, count, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(BasePipeline, "best_of_many", watched)
+    words = [
+        "evaluate",
+        "worldbench",
+        "--model",
+        str(untrained),
+        "--n",
+        "1",
+        "--steps",
+        "1",
+        "--categories",
+        "i2v",
+    ]
+    words += ["--out", str(tmp_path / "run"), "--best-of", "2", "--fast"]
+    assert main(words) == 0
+    assert asked == [2]
+    identity = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert '"best_of": 2' in json.dumps(identity) and '"fast": true' in json.dumps(identity)
+    capsys.readouterr()
+    assert main(["evaluate", "worldbench", *words[2:-3]]) != 0  # another run: the folder is taken
+    assert main(["evaluate", "worldbench", "--model", "world:oracle", "--n", "1", "--best-of", "2",
+                 "--categories", "t2v/overall", "--out", str(tmp_path / "other")]) != 0  # fmt: skip

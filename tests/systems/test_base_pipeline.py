@@ -10,7 +10,10 @@ from unireel.backbones.vae import encode
 from unireel.clip import Clip
 from unireel.data.world import to_pixels
 from unireel.errors import UsageError, UserError
+from unireel.systems.base import pipeline
 from unireel.systems.base.answering import prepare
+from unireel.systems.base.verifying import Verification
+from unireel.world.language import parse
 from unireel.world.render import render
 from unireel.world.sampling import sample_scene
 
@@ -161,3 +164,44 @@ def test_a_film_from_elsewhere_is_said_to_be_unreliable(model):
     noise = np.random.default_rng(0).integers(0, 256, (17, 48, 48, 3), dtype=np.uint8)
     answer = model.caption(Clip(noise, 8))
     assert not answer.reliable and "outside the World" in str(answer.note)
+
+
+def test_the_best_of_several_films_is_the_one_it_believes_in(model):
+    chosen = model.best(PROMPT, count=3, seed=5, steps=2)
+    assert len(chosen.clips) == len(chosen.verifications) == 3
+    scores = [each.score for each in chosen.verifications]
+    assert chosen.number == scores.index(max(scores)) and chosen.clip is chosen.clips[chosen.number]
+    assert [len(each.beliefs) for each in chosen.verifications] == [len(parse(PROMPT))] * 3
+    alone = model.generate(PROMPT, seed=5 + chosen.number, steps=2)
+    assert np.abs(alone.frames.astype(int) - chosen.clip.frames).max() <= 1
+
+
+def test_in_two_stages_the_first_frame_is_chosen_first(untrained, monkeypatch):
+    model = unireel.load(untrained, device="cpu")
+    model.register_to_config(staged=True)
+    asked = []
+
+    def second(model, clips, facts):
+        asked.append((len(clips[0]), {fact.kind for fact in facts[0]}))
+        return [Verification((), float(number % 2)) for number in range(len(clips))]
+
+    monkeypatch.setattr(pipeline, "verify_each", second)
+    found = model.best_of_many([PROMPT, "a green cross grows"], 2, seeds=[3, 8], steps=2)
+    assert asked == [(1, {"count", "object"}), (17, {"count", "object", "motion"})]
+    assert [each.number for each in found] == [1, 1]
+    pictures = model.generate_many([PROMPT], seeds=[4], frames=1, steps=2)
+    again = model.generate_many([PROMPT], [pictures[0].frames[0]], [4], steps=2)
+    assert np.abs(again[0].frames.astype(int) - found[0].clip.frames).max() <= 1
+
+
+@pytest.mark.parametrize(("count", "prompt"), [(0, PROMPT), (2, "the"), (2, "")])
+def test_what_cannot_be_chosen_is_refused(model, count, prompt):
+    with pytest.raises((UsageError, UserError), match=r"at least 1|nothing in the prompt|empty"):
+        model.best(prompt, count=count)
+
+
+def test_a_fast_model_makes_the_same_films(untrained, model):
+    fast = unireel.load(untrained, device="cpu", fast=True)
+    assert type(fast.transformer).__module__.startswith("unireel.backbones.fast")
+    one, two = (each.generate(PROMPT, seed=2, steps=2).frames.astype(int) for each in (fast, model))
+    assert np.abs(one - two).mean() < 1.5  # bfloat16 where the machine computes faster in it

@@ -126,14 +126,17 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
         return Plan(parts, args.n, setting)
 
     identity = {name: getattr(args, name) for name in ("model", "split", "seed", "steps", "guidance")}
-    identity |= {
-        name: getattr(args, name) for name in ("best_of", "fast") if getattr(args, name) not in (1, False)
-    }
+    if args.best_of > 1:
+        identity["best_of"] = args.best_of
+    if args.fast:
+        identity["fast"] = True
     if args.model.startswith("world:"):
         if args.model not in NAMES:
             raise UsageError(
                 f"there is no model '{args.model}'; accepted: {', '.join(NAMES)}, or a real model"
             )
+        if args.best_of > 1:
+            raise UsageError(f"{args.model} makes one film of each prompt; leave --best-of out")
         plan = plan_of(SIZE)
         ledger = Ledger(made_room(folder), identity)
         return Reference(plan, NAMES[args.model]), plan, ledger

@@ -116,9 +116,9 @@ def _check_same(card: Path, identity: Mapping[str, Any]) -> None:
         written = json.loads(card.read_text(encoding="utf-8"))
     except ValueError:
         raise UserError(f"{card} is damaged; name a new folder") from None
-    for name, value in identity.items():
-        if written.get(name) != value:
+    for name in {**identity, **written}:
+        if written.get(name) != identity.get(name):
             raise UserError(
-                f"{card.parent} holds another evaluation ({name}: {written.get(name)}, not {value});"
+                f"{card.parent} holds another evaluation ({name}: {written.get(name)}, not {identity.get(name)});"
                 " name a new folder with --out"
             )

@@ -158,7 +158,7 @@ def test_routing_is_learned_and_exported(folders, tmp_path):
             "mixture": mixture,
         },
         output=tmp_path / "run",
-        steps=120,
+        steps=200,
         precision="fp32",
         optimizer=OptimizerConfig(lr=5e-3),
         schedule=ScheduleConfig(warmup=5),
@@ -167,7 +167,7 @@ def test_routing_is_learned_and_exported(folders, tmp_path):
     )
     assert run(recipe)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 5
     model = unireel.load(tmp_path / "run" / "export")
     stage = stage_of(HeadsStage, folders, {"pictures": 0.0, "shares": mixture["shares"], "batch_size": 8})
     for sample in stage.mixture.batch(70):

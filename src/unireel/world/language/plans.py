@@ -180,7 +180,7 @@ def _figure(clause: str, size: int, frames: int) -> Object:
         for each in does.split(" and "):
             events.append(_event(each, (x, y), size, frames))
             x, y = _moved(events[-1], x, y)
-    return Object(shape, colour, how_large or SIZES[0], *place, tuple(events))
+    return Object(shape, colour, how_large or SIZES[0], place[0], place[1], tuple(events))
 
 
 def _event(text: str, place: tuple[float, float], size: int, frames: int) -> Event:
@@ -192,9 +192,9 @@ def _event(text: str, place: tuple[float, float], size: int, frames: int) -> Eve
     if moment:
         length = _MOMENT if action == "turn" else 1
         first = round(TENTHS.index(moment) * (frames - 1) / 10 - length / 2)
-        times = first, first + length
+        last = first + length
     else:
-        times = tuple(round(TENTHS.index(each) * (frames - 1) / 10) for each in (start, end))
+        first, last = (round(TENTHS.index(each) * (frames - 1) / 10) for each in (start, end))
     amount, unit = _AMOUNTS.get(action, 0.0) * size, (size - 1) / 10
     if distance:
         amount = TENTHS.index(distance) * unit
@@ -203,7 +203,8 @@ def _event(text: str, place: tuple[float, float], size: int, frames: int) -> Eve
         amount = dx * (TENTHS.index(x) * unit - place[0]) + dy * (TENTHS.index(y) * unit - place[1])
     return Event(
         action,
-        *times,
+        first,
+        last,
         direction=argument if action in ("move", "circle") else None,
         count=int(argument) if argument.isdigit() else None,
         colour=argument if action == "turn" else None,

@@ -41,9 +41,8 @@ class Loop:
         self.begun = self.saved_at = self.logged_at = self.counted_at = time.monotonic()
         self.saved_step = self.logged_step = trainer.step
         self.aside = 0.0  # seconds since the last log line that were not training
-        self.window: dict[
-            str, tuple[Tensor, int]
-        ] = {}  # sum and number of the values since the last log line
+        # Sum and number of the values since the last log line.
+        self.window: dict[str, tuple[Tensor, int]] = {}
 
     def run(self) -> bool:
         """Train to the last step (True) or a stop before it (False); a checkpoint holds the state then."""

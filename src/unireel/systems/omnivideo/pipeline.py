@@ -57,8 +57,9 @@ class OmniVideo(BasePipeline):
     """Generation, editing and understanding in one model.
 
     Args:
-        vae, text_encoder, tokenizer, transformer, vlm, planner: as in the base system; text encoder and language
-            model with the marks of :mod:`~unireel.systems.omnivideo.speech`.
+        vae, text_encoder, tokenizer, transformer, vlm: as in the base system; text encoder and language model with the
+            marks of :mod:`~unireel.systems.omnivideo.speech`.
+        planner: kept with the model; prompts are not extended, because the adapters are trained on them as they are.
         vision_head, adapter, visual_context: Omni-Video's own.
         size, steps, guidance, shift, prediction, staged: as in the base system; how films are sampled from words.
         settings: everything else.

@@ -65,8 +65,8 @@ class UniVid(BasePipeline):
     """Generation from words and pictures that are understood, and understanding.
 
     Args:
-        vae, text_encoder, tokenizer, transformer, vlm, planner: as in the base system; the transformer may wear
-            adapters.
+        vae, text_encoder, tokenizer, transformer, vlm: as in the base system; the transformer may wear adapters.
+        planner: kept with the model; prompts are not extended, because the connector is trained on them as they are.
         connector: from the language model's states to the decoder's context.
         size, steps, guidance, shift, prediction, staged: as in the base system.
         settings: everything else.

@@ -39,6 +39,8 @@ def stage_of(kind, folders, mixture=None, **settings):
         "picture_batch": 6,
     }
     config = {"start_from": str(folders["model"]), "mixture": data | (mixture or {}), **settings}
+    if kind is FlowStage:
+        config = {"looking_blocks": [0]} | config
     torch.manual_seed(0)
     return kind(from_dict(kind.config_class, config))
 
@@ -57,8 +59,9 @@ def test_flow_has_no_loss_for_the_truth(folders, monkeypatch, index):
 
     monkeypatch.setattr(flow, "interpolate", interpolate)
     monkeypatch.setattr(stage.model.decoder, "output", lambda *_: seen["truth"])
-    loss, logs = stage.loss(batch)
-    assert float(loss) == 0
+    stage._watched = []
+    _, logs = stage.loss(batch)
+    assert all(float(each) == 0 for each in logs.values())
     assert set(logs) == ({"t2v", "v2v"} if index == 0 else {"t2i", "i2i"})
 
 
@@ -72,6 +75,22 @@ def test_flow_trains_what_it_is_told_to(folders):
         assert all(each.grad is not None for each in getattr(stage.model, name).parameters()), name
     for name in ("adapter", "transformer", "text_encoder", "vlm"):
         assert all(each.grad is None for each in getattr(stage.model, name).parameters()), name
+
+
+def test_edits_are_told_where_to_look(folders):
+    with pytest.raises(UsageError, match="looking_blocks: the decoder has blocks 0 to"):
+        stage_of(FlowStage, folders, looking_blocks=[99])
+    stage = stage_of(FlowStage, folders, {"shares": {"v2v": 1.0}, "pictures": 0.0}, drop_source=0.0)
+    stage.loss(stage.batch(0))
+    seen = stage._watched[0].seen
+    tokens = stage.film_latents[0, 0].size // 4
+    assert seen.shape[1] == tokens <= seen.shape[2]
+    torch.testing.assert_close(seen.sum(-1), torch.ones(seen.shape[:2]))
+    given = torch.ones(len(seen), dtype=torch.bool)
+    places = torch.eye(tokens, seen.shape[2]).expand_as(seen)
+    assert float(flow._looked(places, given)) == pytest.approx(0, abs=1e-3)
+    assert float(flow._looked(places.flip(1), given)) > 5
+    assert float(flow._looked(seen, given)) > 1
 
 
 def test_drops_are_independent_and_leave_the_empty_prompt(folders):
@@ -92,11 +111,11 @@ def test_drops_are_independent_and_leave_the_empty_prompt(folders):
 def test_a_batch_that_cannot_fit_is_refused_before_training(folders):
     with pytest.raises(UserError, match="the source needs 252 tokens of context and may have 180"):
         stage_of(FlowStage, folders, {"fps": 12})
-    stage = stage_of(FlowStage, folders, {"fps": 12}, settings={"budgets": {"source": 252, "text": 179}})
+    stage = stage_of(FlowStage, folders, {"fps": 12}, settings={"budgets": {"source": 252, "text": 204}})
     batch = stage.batch(0)
     assert batch["latents"].shape[2] == 7
     assert torch.isfinite(stage.loss(batch)[0])
-    assert "source 252 of 252, visual 20 of 20, text 179 of 179" in stage.report()[0]
+    assert "source 252 of 252, visual 20 of 20, text 204 of 204" in stage.report()[0]
 
 
 def test_ablations_are_settings(folders):
@@ -113,7 +132,7 @@ def test_ablations_are_settings(folders):
         trained = {
             name for name in stage.module if any(p.grad is not None for p in stage.module[name].parameters())
         }
-        wanted = {"transformer", "visual_context", "adapter"}
+        wanted = {"transformer", "visual_context", "adapter", "uncertainty"}
         wanted -= {"adapter"} if settings.get("segments") == ["source", "text"] else set()
         wanted -= {"visual_context"} if settings.get("route") else set()
         assert trained == wanted

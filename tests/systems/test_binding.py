@@ -159,7 +159,7 @@ def test_tokens_belong_to_objects_that_touch_them(batch, binding):
 def test_watched_attention_keeps_the_weights_of_its_first_head():
     torch.manual_seed(0)
     model = pocket_transformer(32, 2, 2, 48, 4, 2, 12)
-    watched = MatmulAttention(watched=True)
+    watched = MatmulAttention(watched=0)
     model.blocks[1].attn2.set_processor(watched)
     text = torch.randn(3, 7, 12)
     plain = predict(model, torch.randn(3, 4, 2, 8, 8), torch.rand(3), text)

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
+
+from unireel.backbones.wan import MatmulAttention
 
 
 class ContextMask:
@@ -28,8 +31,16 @@ class ContextMask:
 
     def __init__(self, transformer: WanTransformer3DModel) -> None:
         self.current: Tensor | None = None
-        for block in transformer.blocks:
-            block.attn2.set_processor(_Masked(self))
+        self._processors = [_Masked(self) for _ in transformer.blocks]
+        for block, processor in zip(transformer.blocks, self._processors, strict=True):
+            block.attn2.set_processor(processor)
+
+    def watch(self, blocks: Sequence[int], head: int) -> list[MatmulAttention]:
+        """Keep what ``head`` looks at in some blocks: processors whose ``seen`` (B, N, L) are its latest weights."""
+        chosen = [self._processors[block] for block in blocks]
+        for each in chosen:
+            each.watched = head
+        return chosen  # type: ignore[return-value]
 
     @contextmanager
     def of(self, there: Tensor | None) -> Iterator[None]:
@@ -41,13 +52,11 @@ class ContextMask:
             self.current = before
 
 
-class _Masked:
-    """A processor for diffusers' ``WanAttention`` as cross-attention to text."""
-
-    _attention_backend = None
-    _parallel_config = None
+class _Masked(MatmulAttention):
+    """A processor for ``WanAttention`` as cross-attention to text: fused, except on the CPU or if watched."""
 
     def __init__(self, mask: ContextMask) -> None:
+        super().__init__()
         self.mask = mask
 
     def __call__(
@@ -58,6 +67,8 @@ class _Masked:
         attention_mask: Tensor | None = None,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
+        if hidden_states.device.type == "cpu" or self.watched is not None:
+            return super().__call__(attn, hidden_states, encoder_hidden_states)
         query = attn.norm_q(attn.to_q(hidden_states))
         key, value = attn.norm_k(attn.to_k(encoder_hidden_states)), attn.to_v(encoder_hidden_states)
         query, key, value = (
@@ -67,3 +78,8 @@ class _Masked:
         seen = None if there is None else there[:, None, None]
         result = F.scaled_dot_product_attention(query, key, value.to(query.dtype), attn_mask=seen)
         return attn.to_out[1](attn.to_out[0](result.transpose(1, 2).flatten(2).to(hidden_states.dtype)))
+
+    def limited(self, scores: Tensor) -> Tensor:
+        """See the base class: the context's padding may not be seen."""
+        there = self.mask.current
+        return scores if there is None else scores.masked_fill(~there[:, None, None], -torch.inf)

@@ -22,6 +22,9 @@ from transformers import PreTrainedTokenizerBase, Qwen2VLConfig, Qwen2VLForCondi
 from transformers.models.qwen2_vl.modeling_qwen2_vl import rotate_half
 from transformers.vision_utils import get_vision_position_ids
 
+VIEW_FRAMES = 16
+"""Frames of a view that have a tube each, see :func:`view_slots`."""
+
 
 @dataclass(frozen=True)
 class PatchLayout:
@@ -130,6 +133,17 @@ def visual_patches(frames: np.ndarray, layout: PatchLayout = PatchLayout()) -> t
         where = torch.stack([x, y, t], dim=-1).repeat_interleave(tube, 0)
         patches = torch.cat([patches, _cut(where[None], layout).repeat(batch, 1)], dim=1)
     return patches, torch.tensor([[tubes, rows, columns]] * batch)
+
+
+def view_slots(count: int, tube: int = 4) -> np.ndarray:
+    """How ``count`` chosen frames of a long film are laid into whole tubes: numbers of frames, rising.
+
+    Up to :data:`VIEW_FRAMES` frames have a tube each, so that moments that lie far apart are not mixed; more are laid
+    next to each other, the last held to the end of its tube.
+    """
+    if count <= VIEW_FRAMES:
+        return np.repeat(np.arange(count), tube)
+    return np.minimum(np.arange(-(-count // tube) * tube), count - 1)
 
 
 def _cut(frames: Tensor, layout: PatchLayout) -> Tensor:

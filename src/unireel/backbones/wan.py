@@ -50,8 +50,8 @@ class MatmulAttention:
     _attention_backend = None
     _parallel_config = None
 
-    def __init__(self, watched: bool = False) -> None:
-        """``watched`` keeps the first head's weights (B, N, L) of the latest call in :attr:`seen`."""
+    def __init__(self, watched: int | None = None) -> None:
+        """``watched`` is the head whose weights (B, N, L) of the latest call are kept in :attr:`seen`."""
         self.watched = watched
         self.seen: Tensor | None = None
 
@@ -71,11 +71,15 @@ class MatmulAttention:
             query, key = (_rotate(each, *rotary_emb) for each in (query, key))
         query, key, value = (each.transpose(1, 2) for each in (query, key, value))
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        weights = scores.float().softmax(-1)
-        if self.watched:
-            self.seen = weights[:, 0]
+        weights = self.limited(scores.float()).softmax(-1)
+        if self.watched is not None:
+            self.seen = weights[:, self.watched]
         weights = weights.to(value.dtype)
         return attn.to_out[0]((weights @ value).transpose(1, 2).flatten(2))
+
+    def limited(self, scores: Tensor) -> Tensor:
+        """``scores`` (B, heads, N, L) with minus infinity where nothing may be seen: everything may."""
+        return scores
 
 
 def _rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

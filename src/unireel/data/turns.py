@@ -9,6 +9,7 @@ from torch import Tensor
 from unireel.backbones.text import SPECIAL_TOKENS
 from unireel.backbones.vlm import Turn
 from unireel.data.lessons import CAPTION, Lessons
+from unireel.data.stories import StoryPools
 from unireel.data.subjects import MOST_NAMES, clauses, subjects
 from unireel.world.language import QUESTION_TYPES, vocabulary
 
@@ -61,7 +62,9 @@ def draw_turns(
     return chosen
 
 
-def names_asked(lessons: Lessons, films: list[int], turns: list[list[Turn]], before: int) -> Tensor:
+def names_asked(
+    lessons: Lessons | StoryPools, films: list[int], turns: list[list[Turn]], before: int
+) -> Tensor:
     """Whom questions and captions are about: (Q, 6) int64, one row for each name that a token should look for.
 
     Row and place of the token, number of the name, a mask, whether it is of a caption, whether the answer chooses it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -30,9 +31,8 @@ def needle_questions(scene: Scene, seed: int) -> list[Question]:
         name = name_of(scene, index, random)
         if name is None:
             continue
-        found += _visits(scene, index, name)
-        found += _flushes(figure, name)
-        found += _once(scene, index, name, random)
+        about = [*_visits(scene, index, name), *_flushes(figure, name), *_once(scene, index, name, random)]
+        found += [replace(each, subject=index) for each in about]
     random.shuffle(found)
     return found
 

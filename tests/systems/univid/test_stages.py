@@ -16,10 +16,11 @@ import unireel
 from unireel import training
 from unireel.backbones.understanding import Request
 from unireel.backbones.vlm import pack, question_turn, visual_patches
+from unireel.config import to_dict
 from unireel.data.cache import CacheConfig, build
-from unireel.systems.univid.connector import Mix
+from unireel.systems.univid.connector import Conditions, Mix
 from unireel.systems.univid.pipeline import UniVid
-from unireel.systems.univid.settings import Sizes
+from unireel.systems.univid.settings import Settings, Sizes
 from unireel.systems.univid.stages import FullAlignment, PocketAdaptation, PocketAlignment, PocketJoint
 from unireel.systems.univid.stages.common import FilmTask, UniVidStage, film_loss
 from unireel.systems.univid.stages.curriculum import Curriculum
@@ -43,6 +44,7 @@ def settings(untrained, tmp_path_factory) -> dict:
         "film_count": 8,
         "used_films": 8,
         "sizes": Sizes(hidden=16, layers=1),
+        "settings": Settings("gate", context_length=172),
         "lora_rank": 2,
         "batch_size": 4,
         "picture_batch": 4,
@@ -152,6 +154,30 @@ def test_guidance_dropout(settings):
     assert any("in the picture" in prompt for prompt, _ in pairs)
 
 
+def test_the_text_s_own_states_are_as_alike_as_can_be(settings):
+    """The auxiliary loss of C_t is 0 for the text encoder's own states, 1 for their mean, whatever the lengths."""
+    material = PocketConfig(**(settings | {"likeness": 1.0, "empty": 0.0})).material()
+    task = material.films(0)
+    condition = material.conditioner.encode(task.prompts, task.pictures, task.texts)
+    conditions = material.conditioner.context(condition).conditions(torch.full((4,), 0.5))
+    own, mean = torch.zeros_like(conditions.tokens), torch.zeros_like(conditions.tokens)
+    every = condition.text[condition.text_mask.bool()]
+    for row, count in enumerate(condition.text_mask.sum(1).tolist()):
+        end = int(conditions.mask[row].sum())
+        own[row, end - count : end] = condition.text[row, :count]
+        mean[row, end - count : end] = every.mean(0)
+    for tokens, most in ((own, 1e-9), (mean, 1.0)):
+        found = material.likeness(Conditions(tokens, conditions.mask), condition, is_made=False)
+        assert float(found) <= most + 1e-4
+    assert float(found) > 0.3
+    wrong = material.likeness(Conditions(own.roll(1, 1), conditions.mask), condition, is_made=False)
+    assert float(wrong) > 0.3
+    alone = PocketConfig(**(settings | {"likeness_batches": 1})).material()
+    loss, logs = film_loss(alone, alone.films(0))
+    assert set(logs) == {"likeness"} and math.isfinite(float(loss))
+    assert alone.films(1).is_made
+
+
 def test_a_given_first_frame_costs_nothing_and_is_seen(joint):
     """The loss is over what is not given: with a film of one latent frame that is given, nothing is left to learn."""
     material = joint.material
@@ -206,7 +232,7 @@ def test_cross_entropy_is_on_the_answer_alone(joint):
 
 
 def test_a_run_is_exported_as_a_model_that_the_next_stage_starts_from(settings, tmp_path):
-    plain = {**settings, "sizes": vars(settings["sizes"])}
+    plain = {**settings, "sizes": vars(settings["sizes"]), "settings": to_dict(settings["settings"])}
     recipe = from_dict(
         training.Recipe,
         {

@@ -64,17 +64,24 @@ def test_controls_share_prompts_and_noise_with_worldbench():
 
 
 class Chooser:
-    """Its second film is right, the first is not; it chooses the second."""
+    """A single film is wrong; of two the second is right, which it chooses."""
 
     size = 48
 
     def __init__(self, scenes):
         self.scenes = scenes
 
-    def best(self, prompt, count, seed, **options):
-        right = render(self.scenes[prompt])
-        clips = (Clip(np.zeros_like(right.frames), right.fps), right)
-        return Chosen(clips[1], clips, 1, (Verification((), -1.0), Verification((), 0.0)))
+    def generate_many(self, prompts, **options):
+        frames = render(self.scenes[prompts[0]]).frames
+        return [Clip(np.zeros_like(frames), 8) for _ in prompts]
+
+    def best_of_many(self, prompts, count, seeds, **options):
+        chosen = []
+        for prompt in prompts:
+            right = render(self.scenes[prompt])
+            clips = (Clip(np.zeros_like(right.frames), right.fps), right)
+            chosen.append(Chosen(clips[1], clips, 1, (Verification((), -1.0), Verification((), 0.0))))
+        return chosen
 
 
 def test_what_choosing_removes():

@@ -28,7 +28,8 @@ PROMPTS = ["a red star jumps twice", "two blue rings on a navy background"]
 @pytest.fixture(scope="module")
 def make(untrained):
     def made(**settings) -> UniVid:
-        return UniVid.from_base(unireel.load(untrained), replace(Settings(), **settings), SMALL)
+        gated = Settings("gate", context_length=172)
+        return UniVid.from_base(unireel.load(untrained), replace(gated, **settings), SMALL)
 
     return made
 
@@ -82,6 +83,42 @@ def test_understanding_steers(model, picture):
     assert not torch.allclose(unread, plain, atol=1e-4) and not torch.allclose(
         unread[0], unread[1], atol=1e-4
     )
+
+
+def test_where_the_text_is_replaced_only_what_is_heard_counts(make):
+    model = make(combination="replace", context_length=96)
+    start = noise(model)
+    heard = model.latents(PROMPTS, start, steps=2)
+    assert torch.equal(heard, model.latents(PROMPTS, start, steps=2, control="unread"))
+    assert torch.equal(heard, model.latents(PROMPTS[::-1], start, steps=2, heard=PROMPTS))
+    other = model.latents(PROMPTS, start, steps=2, heard=PROMPTS[::-1])
+    assert not torch.allclose(heard, other, atol=1e-4)
+
+
+def test_prompts_are_put_in_words_and_then_extended(model, picture, monkeypatch):
+    told = {}
+    monkeypatch.setattr(model, "resolve", lambda prompt, seen: "a red star jumps")
+
+    def extend(prompts, generators, placed):
+        told["prompts"], told["placed"] = list(prompts), placed
+        told["seeds"] = [each.initial_seed() for each in generators]
+        return [f"{each} twice" for each in prompts]
+
+    def latents(prompts, noise, *_):
+        told["made"] = list(prompts)
+        return noise
+
+    monkeypatch.setattr(model, "extend", extend)
+    monkeypatch.setattr(model, "latents", latents)
+    said = "a star of the colour shown in this picture jumps"
+    model.generate_many([said, "a blue ring blinks"], seeds=[4, 9], frames=5, references=[picture, picture])
+    assert told["prompts"] == ["a red star jumps", "a blue ring blinks"]
+    assert told["seeds"] == [4, 9] and told["placed"]
+    assert told["made"] == ["a red star jumps twice", "a blue ring blinks twice"]
+    model.generate_many(["a blue ring blinks"], [picture], frames=5)
+    assert not told["placed"]
+    model.generate_many(["a blue ring blinks"], frames=5, extend=False)
+    assert told["made"] == ["a blue ring blinks"]
 
 
 def test_hearing_another_prompt_changes_what_is_understood_and_not_the_text(model):

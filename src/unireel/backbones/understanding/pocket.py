@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
 from unireel.backbones.understanding.interface import (
@@ -57,14 +58,13 @@ class PocketUnderstanding:
         views: Collection[View] = VIEWS,
     ) -> Features:
         """See :class:`~unireel.backbones.understanding.interface.Understanding`; at most one image a prompt."""
-        rows = []
-        for number, prompt in enumerate(prompts):
+        films = []
+        for number in range(len(prompts)):
             own = [] if images is None or "vit" not in views else list(images[number])
             if len(own) > 1:
                 raise UserError(f"the pocket model takes one image with a prompt, not {len(own)}")
-            film = np.stack([np.asarray(image) for image in own]) if own else None
-            rows.append(self._prefill(film, caption_turn(self.tokenizer, prompt).ids))
-        return Features.of(rows)
+            films.append(np.stack([np.asarray(image) for image in own]) if own else None)
+        return Features.of(self._prefill(films, [caption_turn(self.tokenizer, each).ids for each in prompts]))
 
     def generate(
         self, prompts: Sequence[str], max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
@@ -106,13 +106,20 @@ class PocketUnderstanding:
         ids, probabilities = decode(step, eos, most, temperature, drawn(temperature, seed))[0]
         return Spoken(self.tokenizer.decode(ids, skip_special_tokens=True), ids, probabilities)
 
-    def _prefill(self, film: np.ndarray | None, turn: list[int]) -> tuple[Tensor, Tensor]:
-        """States and kinds of one film and what is said after it."""
-        inputs, positions, seen = self._inputs(film, turn)
-        states = self._run(inputs, positions, None)[0]
-        kinds = torch.full((len(states),), int(Kind.TEXT), device=states.device)
-        kinds[1 : 1 + seen] = int(Kind.VIT)
-        return states, kinds
+    def _prefill(
+        self, films: Sequence[np.ndarray | None], turns: Sequence[list[int]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """States and kinds of each film and what is said after it."""
+        laid = [self._inputs(film, turn) for film, turn in zip(films, turns, strict=True)]
+        # Padding stands at the end, where causal attention lets nothing see it.
+        inputs = pad_sequence([each[0] for each, _, _ in laid], batch_first=True)
+        positions = pad_sequence([each[:, 0].T for _, each, _ in laid], batch_first=True).permute(2, 0, 1)
+        rows = []
+        for states, (own, _, seen) in zip(self._run(inputs, positions, None), laid, strict=True):
+            kinds = torch.full((own.shape[1],), int(Kind.TEXT), device=states.device)
+            kinds[1 : 1 + seen] = int(Kind.VIT)
+            rows.append((states[: own.shape[1]], kinds))
+        return rows
 
     def _inputs(self, film: np.ndarray | None, turn: list[int], more: int = 0) -> tuple[Tensor, Tensor, int]:
         """Embedded ``<s> film turn`` (1, L, D), rotary positions (3, 1, L), and how many visual tokens there are."""

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
 from unireel.backbones.decoding import Said, decode, film_features
-from unireel.backbones.vlm import Turn, caption_turn, layout_of, question_turn, visual_patches
+from unireel.backbones.vlm import Turn, caption_turn, layout_of, question_turn, view_slots, visual_patches
 from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.media.sampling import frames_on_display, sample_times
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A film as the model sees it: frames (17, S, S, 3), where they come from, and what to say about that."""
+    """A film as the model sees it: frames (F, S, S, 3), where they come from, and what to say about that."""
 
     frames: np.ndarray
     evidence: tuple[Evidence, ...]
@@ -88,6 +88,20 @@ def prepare(clip: Clip, size: int, judge: bool = True) -> Prepared:
     return Prepared(np.ascontiguousarray(frames), evidence, reliable, "; ".join(notes) or None)
 
 
+def prepare_view(frames: np.ndarray, size: int, judge: bool = True) -> Prepared:
+    """Bring chosen frames (n, H, W, 3) of a long film to the model's size, in whole tubes; ``judge`` as above."""
+    clip = Clip(np.ascontiguousarray(frames), FPS)
+    resized = (clip.height, clip.width) != (size, size)
+    note = f"the frames were resized from {clip.width}x{clip.height} to {size}x{size}" if resized else None
+    clip = clip.resized(size, size) if resized else clip
+    some = np.linspace(0, len(clip) - 1, min(len(clip), CLIP_FRAMES)).astype(int)
+    reliable = not judge or observe(Clip(clip.frames[some], FPS)).plausible
+    if not reliable:
+        note = "; ".join(filter(None, ["the film is clearly outside the World, so this is unreliable", note]))
+    evidence = tuple(Evidence(each, round(each / FPS, 3)) for each in range(len(clip)))
+    return Prepared(clip.frames[view_slots(len(clip))], evidence, reliable, note)
+
+
 class Answerer:
     """A video-language model with its tokenizer."""
 
@@ -104,15 +118,32 @@ class Answerer:
         """
         for _, question in pairs:
             check_words("question", question)
-        turns = [question_turn(self.tokenizer, question, None) for _, question in pairs]
-        search = partial(decode, most=ANSWER_TOKENS)
-        return self._say([clip for clip, _ in pairs], turns, search, batch, judge, math.prod)
+        films = self._prepared([clip for clip, _ in pairs], judge)
+        return self._answers(films, [question for _, question in pairs], batch)
+
+    def ask_view(self, frames: np.ndarray, question: str, judge: bool = True) -> Answer:
+        """Answer from chosen frames (n, H, W, 3) of a long film, in temporal order.
+
+        Raises:
+            UserError: as in :meth:`ask`.
+        """
+        check_words("question", question)
+        return self._answers([prepare_view(frames, self.size, judge)], [question], 1)[0]
 
     def caption(self, clips: Sequence[Clip], batch: int, judge: bool = True) -> list[Answer]:
         """Describe each film: the likeliest caption that names no object twice, found by a beam search."""
         turns = [caption_turn(self.tokenizer, None)] * len(clips)
         search = partial(decode, most=CAPTION_TOKENS, beams=CAPTION_BEAMS, forbidden=self._repeated)
-        return self._say(clips, turns, search, batch, judge, _per_token)
+        return self._say(self._prepared(clips, judge), turns, search, batch, _per_token)
+
+    def _prepared(self, clips: Sequence[Clip], judge: bool) -> list[Prepared]:
+        """Each film, prepared once."""
+        prepared = {id(clip): prepare(clip, self.size, judge) for clip in {id(c): c for c in clips}.values()}
+        return [prepared[id(clip)] for clip in clips]
+
+    def _answers(self, films: list[Prepared], questions: Sequence[str], batch: int) -> list[Answer]:
+        turns = [question_turn(self.tokenizer, question, None) for question in questions]
+        return self._say(films, turns, partial(decode, most=ANSWER_TOKENS), batch, math.prod)
 
     def _repeated(self, said: list[int]) -> list[int]:
         words = repeated_names(self.tokenizer.convert_ids_to_tokens(said))  # type: ignore[arg-type]
@@ -120,17 +151,14 @@ class Answerer:
 
     def _say(
         self,
-        clips: Sequence[Clip],
+        films: list[Prepared],
         turns: list[Turn],
         search: Callable[..., list[Said]],
         batch: int,
-        judge: bool,
         confidence: Callable[[list[float]], float],
     ) -> list[Answer]:
-        prepared = {id(clip): prepare(clip, self.size, judge) for clip in {id(c): c for c in clips}.values()}
-        films = [prepared[id(clip)] for clip in clips]
         answers: dict[int, Answer] = {}
-        by_length = sorted(range(len(clips)), key=lambda i: len(turns[i].ids))
+        by_length = sorted(range(len(films)), key=lambda i: len(turns[i].ids))
         for _, same in groupby(by_length, key=lambda i: len(turns[i].ids)):
             equal = list(same)
             for rows in (equal[start : start + batch] for start in range(0, len(equal), batch)):
@@ -138,7 +166,7 @@ class Answerer:
                 for i, said in zip(rows, spoken, strict=True):
                     film, sure = films[i], confidence(said.probabilities)
                     answers[i] = Answer(self._text(said), sure, film.reliable, film.note, film.evidence)
-        return [answers[i] for i in range(len(clips))]
+        return [answers[i] for i in range(len(films))]
 
     def _batch(
         self, films: list[Prepared], turns: list[Turn], search: Callable[..., list[Said]]

@@ -379,6 +379,7 @@ class BasePipeline(DiffusionPipeline):
         guidance: float | None = None,
         batch_size: int = 16,
         progress: Callable[[int, int], None] | None = None,
+        **options: Any,
     ) -> list[Chosen]:
         """For each prompt ``count`` films, and which of them the model believes in most.
 
@@ -388,6 +389,7 @@ class BasePipeline(DiffusionPipeline):
         Args:
             seeds: each prompt's films have its seed, the next one, and so on.
             progress: as in :meth:`generate_many`, of one stage after the other.
+            options: of :meth:`generate_many`.
 
         Raises:
             UsageError: ``count`` is below 1.
@@ -402,18 +404,24 @@ class BasePipeline(DiffusionPipeline):
                 raise UserError(f"nothing in the prompt can be verified: '{prompt}'")
         seeds = list(range(len(prompts))) if seeds is None else seeds
 
+        every = [seed + number for seed in seeds for number in range(count)]
+        generators = [torch.Generator().manual_seed(seed) for seed in every]
+        plans = self.extend([prompt for prompt in prompts for _ in range(count)], generators, images is None)
+
         def chosen(
             images: Sequence[Any] | None, frames: int | None, facts: Sequence[Sequence[Fact]]
         ) -> list[Chosen]:
             clips = self.generate_many(
-                [prompt for prompt in prompts for _ in range(count)],
+                plans,
                 None if images is None else [image for image in images for _ in range(count)],
-                [seed + number for seed in seeds for number in range(count)],
+                every,
                 frames,
                 steps,
                 guidance,
                 batch_size,
                 progress,
+                extend=False,
+                **options,
             )
             beliefs = verify_each(self, clips, [own for own in facts for _ in range(count)])
             return [
@@ -424,6 +432,8 @@ class BasePipeline(DiffusionPipeline):
         if images is None and self.config["staged"] and frames != 1:
             drawn = chosen(None, 1, [shown_at_once(own) for own in facts])
             images = [each.clip.frames[0] for each in drawn]
+            # A film goes on from its picture as the picture's own plan says.
+            plans = [plans[row * count + each.number] for row, each in enumerate(drawn) for _ in range(count)]
         return chosen(images, frames, facts)
 
     def ask(self, clip: Clip, question: str) -> Answer:
@@ -435,6 +445,13 @@ class BasePipeline(DiffusionPipeline):
     ) -> list[Answer]:
         """Answers to (film, question) pairs; ``judge`` has the checker say which films are outside the World."""
         return self._answerer().ask(pairs, batch_size, judge)
+
+    def ask_view(self, frames: np.ndarray, question: str) -> Answer:
+        """The answer to ``question`` from chosen frames (n, H, W, 3) uint8 of a long film, in temporal order.
+
+        Up to 16 frames are looked at one by one, more as a film whose frames lie far apart.
+        """
+        return self._answerer().ask_view(frames, question)
 
     def caption(self, clip: Clip) -> Answer:
         """A detailed description of ``clip``; its confidence is per word."""

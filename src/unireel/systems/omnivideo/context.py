@@ -69,11 +69,13 @@ class Assembler:
         profile: says how padding is treated, how long contexts are and whether marks are used.
         budgets: tokens that each of :data:`SEGMENTS` may have.
         marks: the release's marks by name, each (n, D).
+        multiple: lengths are completed to a multiple of this, so that a compiler sees few of them.
     """
 
     profile: Profile
     budgets: Mapping[str, int]
     marks: Mapping[str, Tensor] = field(default_factory=dict)
+    multiple: int = 1
 
     def __call__(self, rows: Sequence[Row]) -> Context:
         """The context of a batch.
@@ -82,14 +84,14 @@ class Assembler:
             UserError: a segment is longer than its budget, or all of a row than the profile's length.
         """
         pieces = [self._row(row) for row in rows]
-        longest = max(len(each) for each in pieces)
+        longest = -(-max(len(each) for each in pieces) // self.multiple) * self.multiple
         length = self.profile.length or longest
         if longest > length:
             raise UserError(
                 f"the context needs {longest} tokens of {length}: {REMEDIES['source']}, or {REMEDIES['text']}"
             )
         tokens = pad_sequence(pieces, batch_first=True)
-        tokens = torch.nn.functional.pad(tokens, (0, 0, 0, length - longest))
+        tokens = torch.nn.functional.pad(tokens, (0, 0, 0, length - tokens.shape[1]))
         if not self.profile.masked:
             return Context(tokens, None)
         counts = torch.tensor([len(each) for each in pieces], device=tokens.device)

@@ -33,7 +33,7 @@ class Decoder:
         self, transformer: WanTransformer3DModel, prediction: Prediction = "velocity", route: Route = "tokens"
     ) -> None:
         self.transformer, self.prediction, self.route = transformer, prediction, route
-        self._mask = ContextMask(transformer)
+        self.mask = ContextMask(transformer)
 
     def output(
         self,
@@ -69,7 +69,7 @@ class Decoder:
             _, rows, columns = config["patch_size"]
             tokens = (state.shape[3] // rows) * (state.shape[4] // columns)
             times = times.repeat_interleave(tokens, dim=1)
-        with self._mask.of(context.mask):
+        with self.mask.of(context.mask):
             output = self.transformer(
                 hidden_states=inputs,
                 timestep=times,

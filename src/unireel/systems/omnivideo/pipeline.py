@@ -42,7 +42,7 @@ from unireel.systems.omnivideo.profile import profile_of
 from unireel.systems.omnivideo.sampling import Sampling, integrate
 from unireel.systems.omnivideo.settings import Settings, Task
 from unireel.systems.omnivideo.sources import prepare_source
-from unireel.systems.omnivideo.speech import MARKS, Kind, Reply, Request, Thought
+from unireel.systems.omnivideo.speech import MARKS, Kind, Reply, Request, Thought, bare
 from unireel.systems.omnivideo.visual_context import VisualContextAdapter
 from unireel.world.language.vocabulary import words
 from unireel.world.scene import CLIP_FRAMES, FPS
@@ -59,7 +59,7 @@ class OmniVideo(BasePipeline):
     Args:
         vae, text_encoder, tokenizer, transformer, vlm: as in the base system; text encoder and language model with the
             marks of :mod:`~unireel.systems.omnivideo.speech`.
-        planner: kept with the model; prompts are not extended, because the adapters are trained on them as they are.
+        planner: language model that extends prompts to plans, see :meth:`extend`, or None; instructions stay as said.
         vision_head, adapter, visual_context: Omni-Video's own.
         size, steps, guidance, shift, prediction, staged: as in the base system; how films are sampled from words.
         settings: everything else.
@@ -182,12 +182,13 @@ class OmniVideo(BasePipeline):
         progress: Progress | None = None,
         thought: Thought | None = None,
         negative: str = "",
+        extend: bool = True,
     ) -> Clip:
         """A film, or with ``frames=1`` a picture, of ``prompt``; see :meth:`generate_many`."""
         images = None if image is None else [image]
         thoughts = None if thought is None else [thought]
         return self.generate_many(
-            [prompt], images, [seed], frames, steps, guidance, 1, progress, thoughts, negative
+            [prompt], images, [seed], frames, steps, guidance, 1, progress, thoughts, negative, extend
         )[0]
 
     def generate_many(
@@ -202,6 +203,7 @@ class OmniVideo(BasePipeline):
         progress: Progress | None = None,
         thoughts: Sequence[Thought | None] | None = None,
         negative: str = "",
+        extend: bool = True,
     ) -> list[Clip]:
         """One film for each prompt; arguments as in the base system.
 
@@ -228,6 +230,9 @@ class OmniVideo(BasePipeline):
             self._request("prompt", prompt, thought)
             for prompt, thought in zip(prompts, thoughts, strict=True)
         ]
+        if extend:
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            requests = self._extended(requests, generators, placed=images is None)
         first = None if images is None else self._encode_images(list(images), len(images), 1)
         captions = [""] * len(prompts)
         return self._batches(
@@ -312,6 +317,7 @@ class OmniVideo(BasePipeline):
         output_type: Literal["np", "pt", "pil", "latent"] = "np",
         callback_on_step_end: Callable[[Any, int, Tensor, dict], dict] | None = None,
         return_dict: bool = True,
+        extend_prompt: bool = True,
     ) -> WanPipelineOutput | tuple:
         """Make or edit films as diffusers' pipelines do; arguments and result as in the base system.
 
@@ -336,6 +342,8 @@ class OmniVideo(BasePipeline):
         task: Task = ("t2i" if count == 1 else "t2v") if source is None else ("i2i" if count == 1 else "v2v")
         sampling = self._sampling(task, num_inference_steps, guidance_scale, source_guidance_scale)
         noise = self._noise(len(requests), count, generator) if latents is None else latents
+        if extend_prompt and source is None:
+            requests = self._extended(requests, generator, placed=image is None)
         first = None if image is None else self._encode_images(image, len(requests), num_videos_per_prompt)
         on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
         state = self.latents(
@@ -351,6 +359,10 @@ class OmniVideo(BasePipeline):
     ) -> list[Answer]:
         """Answers to (film, question) pairs; a question that the model takes for a request has none."""
         return [_no_marks(each) for each in super().ask_many(pairs, batch_size, judge)]
+
+    def ask_view(self, frames: np.ndarray, question: str) -> Answer:
+        """As the base system's; a question that the model takes for a request has no answer."""
+        return _no_marks(super().ask_view(frames, question))
 
     def think(self, text: str, clip: Clip | None = None) -> Thought:
         """Reason about a prompt, or with ``clip`` an instruction, and rewrite it. Nothing is made.
@@ -395,6 +407,15 @@ class OmniVideo(BasePipeline):
     ) -> Request:
         said = self._words(what, text)
         return Request(self._words("thought's prompt", thought.prompt) if thought else said, film)
+
+    def _extended(
+        self,
+        requests: Sequence[Request],
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        placed: bool,
+    ) -> list[Request]:
+        plans = self.extend([bare(each.text) for each in requests], generator, placed)
+        return [replace(each, text=plan) for each, plan in zip(requests, plans, strict=True)]
 
     def _sampling(
         self, task: Task, steps: int | None, guidance: float | None, source: float | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unireel.systems.base.pipeline import TEXT_LENGTH
 from unireel.systems.omnivideo.context import SEGMENTS
 from unireel.systems.omnivideo.decoder import Route
 from unireel.systems.omnivideo.sampling import Sampling
@@ -19,7 +20,7 @@ class Budgets:
 
     source: int = 180
     visual: int = 40
-    text: int = 180
+    text: int = 208
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Settings:
         route: of source films, see :class:`~unireel.systems.omnivideo.decoder.Decoder`.
         segments: of the context that are used.
         budgets: of the context.
-        prompt_length, caption_length: words and marks of a text, with its end mark.
+        prompt_length, caption_length: words and marks of a text, with its end mark; prompts may be plans.
         t2i, i2i, v2v: how these tasks are sampled; as films are from words where None.
     """
 
@@ -42,7 +43,7 @@ class Settings:
     route: Route = "tokens"
     segments: tuple[str, ...] = SEGMENTS
     budgets: Budgets = field(default_factory=Budgets)
-    prompt_length: int = 50
+    prompt_length: int = TEXT_LENGTH
     caption_length: int = 129
     t2i: Sampling | None = None
     i2i: Sampling | None = None

@@ -115,5 +115,9 @@ class TimedContext:
         """The context (B, length, d_c) at flow time ``time``, () or (B,)."""
         own = self.condition
         time = time.expand(len(own.features.states)) if time.ndim == 0 else time
-        conditions = self.connector(own.features, time, own.latents, self.mix, own.given)
-        return self.combiner(conditions, own.text, own.text_mask)
+        return self.combiner(self.conditions(time), own.text, own.text_mask)
+
+    def conditions(self, time: Tensor) -> Conditions:
+        """C_t alone, at flow times (B,)."""
+        own = self.condition
+        return self.connector(own.features, time, own.latents, self.mix, own.given)

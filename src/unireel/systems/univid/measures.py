@@ -122,8 +122,8 @@ class Shuffled(Controlled):
 class SelfVerified(Controlled):
     """Of :data:`BEST_OF` films of each prompt the one that the model itself believes in.
 
-    ``best/one`` is the first film alone, ``best/chosen`` the one kept, ``best/any`` whether any is right, and
-    ``best/removed`` the share of the first films' failures that are right after choosing.
+    ``best/one`` is a single film, ``best/chosen`` the one kept, ``best/any`` whether any of those it was kept from is
+    right, and ``best/removed`` the share of the single films' failures that are right after choosing.
     """
 
     def __init__(self) -> None:
@@ -132,12 +132,19 @@ class SelfVerified(Controlled):
     def run(self, model: Any, items: Sequence[FilmItem], setting: Setting) -> list[Outcome]:
         """Make, choose and check."""
         outcomes = []
-        for item in items:
-            chosen = model.best(
-                item.text, BEST_OF, seed=item.seed, steps=setting.steps, guidance=setting.guidance
-            )
+        ones = made(model, items, setting)
+        found = model.best_of_many(
+            [item.text for item in items],
+            BEST_OF,
+            seeds=[item.seed for item in items],
+            steps=setting.steps,
+            guidance=setting.guidance,
+            batch_size=setting.batch,
+        )
+        for item, one, chosen in zip(items, ones, found, strict=True):
             rights = [check(clip, item.prompt.facts).all_hold for clip in chosen.clips]
             record = judge(item, chosen.clip) | {"rights": rights, "chosen": chosen.number}
+            record["one"] = check(one, item.prompt.facts).all_hold
             record["beliefs"] = [round(each.score, 4) for each in chosen.verifications]
             outcomes.append(Outcome(record, chosen.clip))
         return outcomes
@@ -147,9 +154,9 @@ class SelfVerified(Controlled):
         found = records.get(self.parts[0], ())
         if not found:
             return {}
-        failed = [each for each in found if not each["rights"][0]]
+        failed = [each for each in found if not each["one"]]
         scores = {
-            "best/one": rate([each["rights"][0] for each in found]),
+            "best/one": rate([each["one"] for each in found]),
             "best/chosen": rate([each["right"] for each in found]),
             "best/any": rate([any(each["rights"]) for each in found]),
         }

@@ -37,7 +37,7 @@ from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import sample
 from unireel.systems.base.answering import check_words
 from unireel.systems.base.pipeline import CARD, TEXT_LENGTH, BasePipeline, check_frames
-from unireel.systems.base.verifying import Chosen, choose, verify
+from unireel.systems.base.verifying import Chosen
 from unireel.systems.univid.building import new_connector
 from unireel.systems.univid.conditioning import Conditioner
 from unireel.systems.univid.connector import Connector
@@ -45,8 +45,7 @@ from unireel.systems.univid.context import ContextCombiner
 from unireel.systems.univid.references import plainly, refers, resolved
 from unireel.systems.univid.settings import Settings, Sizes
 from unireel.systems.univid.temperature import TemperatureAlignment, align
-from unireel.world.language import parse
-from unireel.world.scene import CLIP_FRAMES, FPS
+from unireel.world.scene import CLIP_FRAMES, COLOURS, FPS, SHAPES
 
 if TYPE_CHECKING:
     from unireel.systems.univid.reflection.cache import FilmCache
@@ -66,7 +65,8 @@ class UniVid(BasePipeline):
 
     Args:
         vae, text_encoder, tokenizer, transformer, vlm: as in the base system; the transformer may wear adapters.
-        planner: kept with the model; prompts are not extended, because the connector is trained on them as they are.
+        planner: language model that extends prompts to plans, see :meth:`extend`, or None; what a prompt says by a
+            picture is said in words before.
         connector: from the language model's states to the decoder's context.
         size, steps, guidance, shift, prediction, staged: as in the base system.
         settings: everything else.
@@ -128,9 +128,10 @@ class UniVid(BasePipeline):
         Raises:
             UsageError: the connector's budgets and the text do not fit into the context together.
         """
-        if TEXT_LENGTH + sizes.tokens > settings.context_length:
+        text = 0 if settings.combination == "replace" else TEXT_LENGTH
+        if text + sizes.tokens > settings.context_length:
             raise UsageError(
-                f"a context of {settings.context_length} tokens has no room for {TEXT_LENGTH} of the text and "
+                f"a context of {settings.context_length} tokens has no room for {text} of the text and "
                 f"{sizes.tokens} of the connector"
             )
         connector = new_connector(base, sizes, settings, seed)
@@ -240,6 +241,7 @@ class UniVid(BasePipeline):
         negative: str = "",
         control: Control = "none",
         heard: Sequence[str] | None = None,
+        extend: bool = True,
     ) -> list[Clip]:
         """One film for each prompt; arguments as in the base system.
 
@@ -251,6 +253,8 @@ class UniVid(BasePipeline):
             control: "deaf" leaves the understanding model's states out, so that the decoder's own text encoder is all
                 there is; "unread" leaves the text encoder's states out.
             heard: what the understanding model reads instead of each prompt, to measure what it is good for.
+            extend: have the planner extend the prompts, see :meth:`extend`; what they say by pictures is said in words
+                before, as the model sees the pictures.
 
         Raises:
             UserError: a prompt is empty, too long, has unknown words, or speaks of a picture that is not there.
@@ -265,9 +269,13 @@ class UniVid(BasePipeline):
         guidance = self.config["guidance"] if guidance is None else guidance
         starts = range(0, len(prompts), batch_size)
         clips: list[Clip] = []
-        heard = prompts if heard is None else [plainly(each) for each in heard]
-        if len(heard) != len(prompts):
-            raise UsageError(f"{len(prompts)} prompts need as many that are heard, got {len(heard)}")
+        other = None if heard is None else [plainly(each) for each in heard]
+        if other is not None and len(other) != len(prompts):
+            raise UsageError(f"{len(prompts)} prompts need as many that are heard, got {len(other)}")
+        if extend:
+            prompts = self._told(prompts, pictures, seeds, images is None)
+            other = None if other is None else self._told(other, pictures, seeds, images is None)
+        heard = prompts if other is None else other
         for number, start in enumerate(starts):
             part = slice(start, start + batch_size)
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
@@ -305,6 +313,7 @@ class UniVid(BasePipeline):
         reference: Picture | Sequence[Picture | None] | None = None,
         negative_prompt: str = "",
         alignment: TemperatureAlignment | None = None,
+        extend_prompt: bool = True,
     ) -> WanPipelineOutput | tuple:
         """Make films as diffusers' pipelines do; arguments as there and in :meth:`generate_many`.
 
@@ -318,6 +327,8 @@ class UniVid(BasePipeline):
         )
         prompts, pictures = self._understood(prompts, images, references, num_frames)
         noise = self._noise(len(prompts), num_frames, generator) if latents is None else latents
+        if extend_prompt:
+            prompts = self._told(prompts, pictures, generator, images is None)
         state = self.latents(
             prompts,
             noise,
@@ -363,6 +374,22 @@ class UniVid(BasePipeline):
                 raise UserError(f"the prompt speaks of a picture, but none is given: '{prompt}'")
             pictures.append(None if picture is None else self.fitted(picture))
         return prompts, pictures
+
+    def _told(
+        self,
+        prompts: Sequence[str],
+        pictures: Sequence[np.ndarray | None],
+        chance: Sequence[int] | torch.Generator | Sequence[torch.Generator] | None,
+        placed: bool,
+    ) -> list[str]:
+        """Plans of prompts with nothing said by pictures any more; ``chance`` are seeds or generators."""
+        meant = [
+            self.resolve(prompt, picture) if refers(prompt) and picture is not None else prompt
+            for prompt, picture in zip(prompts, pictures, strict=True)
+        ]
+        if isinstance(chance, Sequence):
+            chance = [torch.Generator().manual_seed(c) if isinstance(c, int) else c for c in chance]
+        return self.extend(meant, chance, placed)
 
     @torch.no_grad()
     def latents(
@@ -434,48 +461,39 @@ class UniVid(BasePipeline):
         alignment: TemperatureAlignment | None = None,
         negative: str = "",
     ) -> Chosen:
-        """Make ``count`` films with seeds ``seed``, ``seed`` + 1, ... and keep the one the model itself believes in.
+        """The film that the model itself believes in most, see :meth:`best_of_many`.
 
-        The prompt's facts are put to the model as questions about each film and looked for in its caption. What a
-        prompt says by a picture is first said in words, as the model sees the picture.
-
-        Raises:
-            UsageError: ``count`` is below 1.
-            UserError: as in :meth:`generate_many`, or the prompt has no fact that could be verified.
+        What a prompt says by a picture is first said in words, as the model sees the picture.
         """
-        if count < 1:
-            raise UsageError(f"best_of={count}: make at least 1 film")
         said = plainly(prompt)
         picture = image if reference is None else reference
         if refers(said) and picture is not None:
             said = self.resolve(said, picture)
-        facts = parse(said)
-        if not facts:
-            raise UserError(f"nothing in the prompt can be verified: '{prompt}'")
-
-        def repeated(each: Picture | None) -> list[Picture] | None:
-            return None if each is None else [each] * count
-
-        clips = self.generate_many(
-            [prompt] * count,
-            repeated(image),
-            range(seed, seed + count),
+        return self.best_of_many(
+            [said],
+            count,
+            None if image is None else [image],
+            [seed],
             frames,
             steps,
             guidance,
             progress=progress,
-            references=repeated(reference),
+            references=None if reference is None else [reference] * count,
             alignment=alignment,
             negative=negative,
-        )
-        return choose(clips, verify(self, clips, facts))
+        )[0]
 
     def resolve(self, prompt: str, picture: Picture) -> str:
-        """What a prompt that speaks of a picture means in words, by what the model sees in the picture."""
+        """What a prompt that speaks of a picture means in words, by what the model sees in the picture.
+
+        The prompt itself, if the model sees no shape or no colour there.
+        """
         clip = Clip(self.fitted(picture)[None], FPS)
         shape = self.ask_many([(clip, "what shape is the object?")], judge=False)[0].text
+        if shape not in SHAPES:
+            return prompt
         colour = self.ask_many([(clip, f"what colour is the {shape}?")], judge=False)[0].text
-        return resolved(prompt, colour, shape)
+        return resolved(prompt, colour, shape) if colour in COLOURS else prompt
 
     # Understanding
 

@@ -177,6 +177,10 @@ class UniViguPipeline(BasePipeline):
         slots = self.config["answer_slots"]
         return self._say([clip for clip, _ in pairs], texts, slots, batch_size, judge, math.prod)
 
+    def ask_view(self, frames: np.ndarray, question: str) -> Answer:
+        """The answer from chosen frames (n, H, W, 3) of a long film, which are looked at as a film of their own."""
+        return self.ask(Clip(np.ascontiguousarray(frames), FPS), question)
+
     def caption_many(self, clips: Sequence[Clip], batch_size: int = 32, judge: bool = True) -> list[Answer]:
         """Detailed descriptions of films."""
         texts, slots = [caption_text(None)] * len(clips), self.config["caption_slots"]

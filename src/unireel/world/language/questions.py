@@ -57,7 +57,8 @@ DEEDS = {action: "changes colour" if action == "turn" else "orbits" if action ==
 class Question:
     """A question about a film, its only right answer and its type.
 
-    ``evidence``: first and last frame of what decides the answer, where that is a part of the film.
+    ``evidence``: first and last frame of what decides the answer, where that is a part of the film; ``subject``: number
+    of the one object that such a question is about.
     """
 
     text: str
@@ -65,6 +66,7 @@ class Question:
     type: str
     dynamic: bool
     evidence: tuple[int, int] | None = None
+    subject: int | None = None
 
 
 def answer_choices(type: str) -> tuple[str, ...]:

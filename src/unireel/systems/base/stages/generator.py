@@ -132,7 +132,7 @@ class GeneratorStage(Stage):
                 config.text_width,
             )
         transformer.set_attn_processor(MatmulAttention())
-        self._watched = [MatmulAttention(watched=True) for _ in config.attention_blocks]
+        self._watched = [MatmulAttention(watched=0) for _ in config.attention_blocks]
         for block, watched in zip(config.attention_blocks, self._watched, strict=True):
             transformer.blocks[block].attn2.set_processor(watched)
         embed_times_by_frame(transformer, (self.latents.shape[-1] // config.patch) ** 2)

@@ -172,6 +172,20 @@ class Grounding(nn.Module):
         weight = torch.where(caption == 1, self.caption_weight, 1.0) * (count > 0)
         return (excess * weight).sum() / weight.sum().clamp(min=1)
 
+    def evidence(
+        self, vlm: Qwen2VLForConditionalGeneration, layer: int, hidden: Tensor, batch: Any
+    ) -> Tensor:
+        """How the third head of ``layer`` misses whom a needle question is about, when the answer shows; as above."""
+        owner = place_objects(batch["states"].float(), self._tokens_at, self.side)  # (B, T, n)
+        row, place, subject = batch["evidence"][:, :3].unbind(1)
+        wanted = (owner[row] == subject[:, None, None]) & batch["evidence"][:, 3:, None].bool()
+        wanted = F.pad(wanted.flatten(1), (1, 0))
+        wanted[:, 0] = ~wanted.any(1)  # <s>, if the view does not show it
+        count = wanted.sum(1)
+        likeness = film_attention(vlm, layer, hidden, batch["position_ids"], row, place, wanted.shape[1])
+        surprise = -likeness[:, 2].log_softmax(-1)
+        return ((surprise * wanted).sum(1) / count - count.log()).mean()
+
     def copying(self, vlm: Qwen2VLForConditionalGeneration, layer: int, hidden: Tensor, batch: Any) -> Tensor:
         """Where the first head of ``layer`` looks before each word of a name that the question has."""
         row, place, target = batch["copied"].unbind(1)

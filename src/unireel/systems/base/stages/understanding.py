@@ -1,4 +1,4 @@
-"""Training the video-language model: many questions and a caption behind each film."""
+"""Training the video-language model: questions and a caption behind each film, needle questions behind stories."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportIndexIssue=false
@@ -23,12 +23,14 @@ from unireel.backbones.vlm import (
     pack,
     pocket_vlm,
     question_turn,
+    view_slots,
     visual_patches,
     visual_tokens,
 )
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
 from unireel.data.lessons import Lessons
 from unireel.data.sights import SIGHT_WORDS
+from unireel.data.stories import VIEWS, StoryPools, draw_view
 from unireel.data.turns import draw_turns, names_asked, names_copied
 from unireel.data.world import films, scenes
 from unireel.systems.base.stages.grounding import Grounding
@@ -50,7 +52,8 @@ class UnderstandingConfig:
     the auxiliary losses on what tokens hold, ``guidance`` those on where answers look. Of a film's tubes,
     ``vision_tubes`` drawn for each batch teach the ViT, most of the cost: all tubes show the same objects. The first
     ``vision_batches`` batches train the ViT alone, on one tube of each of ``vision_batch`` films: nothing can be
-    answered before shapes are seen, and a tube costs a tenth of a film with its questions.
+    answered before shapes are seen, and a tube costs a tenth of a film with its questions. A share ``stories`` of the
+    batches are views of ``story_batch`` of ``story_count`` stories (:mod:`unireel.data.stories`).
     """
 
     films: str = "cache/films-48"
@@ -76,6 +79,9 @@ class UnderstandingConfig:
     vision_tubes: int = 2
     vision_batches: int = 0
     vision_batch: int = 64
+    stories: float = 0.0
+    story_count: int = 6000
+    story_batch: int = 16
     data_seed: int = 4
     start_from: str = ""
 
@@ -120,6 +126,9 @@ class UnderstandingStage(Stage):
             np.unique(np.searchsorted(self.lessons.first_turn, order, side="right") - 1),
             np.flatnonzero(~still),
         )
+        self.stories = (
+            StoryPools(Path(config.films), config.story_count, config.size) if config.stories else None
+        )
         length = self.films.frames.shape[1]
         self._frames = np.minimum(np.arange(-(-length // config.tube) * config.tube), length - 1)
 
@@ -140,6 +149,8 @@ class UnderstandingStage(Stage):
         own = self.config
         random = np.random.default_rng([own.data_seed, index])
         vision = index < own.vision_batches
+        if not vision and int((index + 1) * own.stories) > int(index * own.stories):
+            return self._story_batch(index, random)
         count = own.vision_batch if vision else own.batch_size
         places = self._films_of(index, count, random)
         frames = self._frames.reshape(-1, own.tube)  # (T, tube)
@@ -149,13 +160,7 @@ class UnderstandingStage(Stage):
             frames = np.broadcast_to(frames, (count, *frames.shape))  # (B, T, tube)
         rows = np.array(places)[:, None]
         pixels = self.films.frames[rows, frames.reshape(count, -1)]
-        patches, grid = visual_patches(pixels, self.layout)
-        start = random.integers(len(self._noise) - pixels.size)
-        noise = self._noise[start : start + pixels.size].view(count, -1, pixels.size // len(patches))
-        sigma = random.random((count, 1, 1), dtype=np.float32) * np.float32(own.noise / 127.5)
-        patches.view(count, -1, patches.shape[-1])[..., : noise.shape[-1]].addcmul_(
-            noise, torch.from_numpy(sigma)
-        )
+        patches, grid = self._noisy_patches(pixels, random)
         states = self.lessons.states[rows[:, :, None], np.arange(4)[:, None], frames.reshape(count, 1, -1)]
         batch = {
             "patches": patches,
@@ -177,6 +182,59 @@ class UnderstandingStage(Stage):
             "copied": names_copied(turns, before),
         }
         return batch | looks | pack(turns, grid[0], self.tokenizer, before + own.words, own.merge)
+
+    def _noisy_patches(self, pixels: np.ndarray, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Patches of films (B, F, S, S, 3) and their grid, each film with noise of its own strength."""
+        count = len(pixels)
+        patches, grid = visual_patches(pixels, self.layout)
+        start = random.integers(len(self._noise) - pixels.size)
+        noise = self._noise[start : start + pixels.size].view(count, -1, pixels.size // len(patches))
+        sigma = random.random((count, 1, 1), dtype=np.float32) * np.float32(self.config.noise / 127.5)
+        patches.view(count, -1, patches.shape[-1])[..., : noise.shape[-1]].addcmul_(
+            noise, torch.from_numpy(sigma)
+        )
+        return patches, grid
+
+    def _story_batch(self, index: int, random: np.random.Generator) -> dict[str, Tensor]:
+        """As :meth:`batch`, with ``evidence`` (Q, 3 + T): row and place of each "<answer>", whom, in which tubes."""
+        own, stories = self.config, self.stories
+        assert stories is not None
+        count = own.story_batch
+        places = [epoch_order(own.data_seed, len(stories), index * count + i) for i in range(count)]
+        kind = random.choice(list(VIEWS), p=list(VIEWS.values()))
+        few = int(random.choice((4, 8, 16)))
+        views = np.stack([draw_view(kind, stories.needles[place], few, random) for place in places])
+        slots = views[:, view_slots(views.shape[1], own.tube)]  # (B, T * tube)
+        rows = np.array(places)[:, None]
+        patches, grid = self._noisy_patches(stories.frames[rows, slots], random)
+        states = stories.states[rows[:, :, None], np.arange(4)[:, None], slots[:, None]]
+        tubes = slots.reshape(count, -1, own.tube)
+        turns, evidence = [], []
+        before = 1 + int(grid[0].prod()) // own.merge**2
+        for row, place in enumerate(places):
+            needles, said, room = stories.needles[place], [], own.words
+            for number in random.permutation(len(needles)):
+                each = needles[number]
+                turn = question_turn(self.tokenizer, each.question, each.answer)
+                if len(turn.ids) > room:
+                    continue
+                answered = before + own.words - room + turn.weights.count(0.0) - 1
+                shows = ((tubes[row] >= each.first) & (tubes[row] <= each.last)).any(1)
+                evidence.append([row, answered, each.subject, *shows.tolist()])
+                said.append(turn)
+                room -= len(turn.ids)
+            turns.append(said)
+        return {
+            "patches": patches,
+            "grid": grid,
+            "states": torch.from_numpy(states).unflatten(2, (-1, own.tube)),
+            "shapes": torch.from_numpy(stories.shapes[places]).long(),
+            "film": torch.from_numpy(stories.films[places]),
+            "evidence": torch.tensor(evidence, dtype=torch.long).view(-1, 3 + tubes.shape[1]),
+            "asked": names_asked(stories, places, turns, before),
+            "copied": names_copied(turns, before),
+            **pack(turns, grid[0], self.tokenizer, before + own.words, own.merge),
+        }
 
     def _films_of(self, index: int, count: int, random: np.random.Generator) -> list[int]:
         """Numbers of the films of a batch: the next of the epoch, and for a share of them films of a rare kind."""
@@ -211,6 +269,12 @@ class UnderstandingStage(Stage):
             "caption_tokens_right": right[~answers].mean() if (~answers).any() else float("nan"),
         }
         middle, last = own.layers // 2 + 1, own.layers - 1
+        if "evidence" in batch:
+            found = grounding.evidence(vlm, middle, layers[middle], batch)
+            guided = grounding.attention(vlm, middle, layers[middle], batch)
+            story = {"story_loss": logs["answer_loss"], "story_tokens_right": logs["answer_tokens_right"]}
+            logs = story | {"found": found.detach()}
+            return loss + own.alignment * held + own.guidance * (found + guided), logs
         moved = grounding.motion(layers[middle][:, 1 : 1 + seen.shape[1]], batch)
         guided = grounding.attention(vlm, middle, layers[middle], batch)
         read = grounding.reading(layers[middle + 1], batch)

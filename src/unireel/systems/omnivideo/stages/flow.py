@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,21 +14,23 @@ from torch import Tensor, nn
 
 from unireel.backbones.text import tokenize
 from unireel.backbones.vae import decode
-from unireel.backbones.wan import LEAST_TIME
+from unireel.backbones.wan import MatmulAttention
 from unireel.data.latents import autoencoder_digest
 from unireel.data.world import psnr, to_frames
 from unireel.errors import UsageError
 from unireel.flow.matching import interpolate, sample_times, velocity
 from unireel.hub import find_model
+from unireel.systems.base.stages.binding import Uncertainty
 from unireel.systems.omnivideo.context import Row, check_budget
 from unireel.systems.omnivideo.pipeline import trained_parts
 from unireel.systems.omnivideo.sampling import Sampling
 from unireel.systems.omnivideo.speech import Kind, Request
 from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, heard_of
 from unireel.systems.omnivideo.stages.mixture import EDITS, MAKING, Sample
+from unireel.training.stage import ParameterRule
 
-MOST_WEIGHT = 8.0
-"""Largest weight of an error in predicted data, as in the base system's generator."""
+CONTEXT_MULTIPLE = 64
+"""Contexts of a training have lengths that are multiples of this: each length is compiled once."""
 
 Part = Literal["vision_head", "adapter", "visual_context", "transformer", "text_encoder"]
 
@@ -43,6 +45,9 @@ class FlowConfig(OmniVideoConfig):
         drop_text, drop_visual, drop_source: how often each is left out of a sample, independently, for guidance.
         clean_first: share of films whose first latent frame is given, as staged sampling and images need it.
         shift, uniform: of the times, see :func:`~unireel.flow.matching.sample_times`.
+        looking: weight of the loss on where edits look: a small decoder learns very late to find, among some 200
+            tokens of context, the source's token at its own place. Of films of the blocks ``looking_blocks`` the last
+            head is told (supervised attention, arXiv 1609.04186), as the base system's generator is for words.
     """
 
     train: tuple[Part, ...] = ("adapter", "visual_context")
@@ -50,8 +55,10 @@ class FlowConfig(OmniVideoConfig):
     drop_visual: float = 0.1
     drop_source: float = 0.1
     clean_first: float = 0.75
-    shift: float = 2.0
+    shift: float = 3.0
     uniform: float = 0.2
+    looking: float = 0.1
+    looking_blocks: tuple[int, ...] = (2, 5)
 
 
 class FlowStage(OmniVideoStage):
@@ -71,6 +78,33 @@ class FlowStage(OmniVideoStage):
         self.film_latents, self.edit_latents = self.mixture.latents(self.model.vae, digest)
         for group in self.mixture.groups:
             self._fits(group)
+        transformer = self.model.transformer
+        for block in transformer.blocks:
+            block.attn1.set_processor(MatmulAttention())
+        last = transformer.config["num_attention_heads"] - 1
+        if config.looking_blocks and max(config.looking_blocks) >= len(transformer.blocks):
+            raise UsageError(
+                f"stage_config.looking_blocks: the decoder has blocks 0 to {len(transformer.blocks) - 1}"
+            )
+        looks = self.model.settings.route == "tokens" and config.looking > 0
+        self._watched = self.model.decoder.mask.watch(config.looking_blocks, last) if looks else []
+        self.module["uncertainty"] = Uncertainty(kinds=8)
+        self._assemble = replace(
+            self.model.assemble, multiple=CONTEXT_MULTIPLE if self.model.profile.masked else 1
+        )
+
+    def parameter_groups(self) -> list[ParameterRule]:
+        """As every stage's; the text encoder and the expected errors as in the base system's generator."""
+        return [
+            *super().parameter_groups(),
+            ParameterRule("text_encoder*", lr=0.3, muon=False),
+            ParameterRule("uncertainty*", lr=5.0, weight_decay=False, muon=False),
+        ]
+
+    def compile(self) -> None:
+        """Compile the decoder's blocks, for each shape of a batch."""
+        for block in self.model.transformer.blocks:
+            block.forward = torch.compile(block.forward, dynamic=False)
 
     def _needs(self, group: Kind) -> dict[str, int]:
         """Tokens of context that a sample of ``group`` needs at most."""
@@ -151,7 +185,8 @@ class FlowStage(OmniVideoStage):
         return (self.edit_latents if sample.task in EDITS else self.film_latents)[sample.place]
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Mean squared error over latent frames that are not given; also for each task."""
+        """Squared error over latent frames that are not given, weighed by what is expected at its time, and where edits
+        look; also the plain mean squared error of each task."""
         own, model = self.config, self.model
         data, clean = batch["latents"], batch["clean"]
         picture = data.shape[2] == 1
@@ -160,25 +195,28 @@ class FlowStage(OmniVideoStage):
         per_frame[:, 0] = torch.where(clean, torch.zeros_like(time), time)
         noise = torch.randn_like(data)
         state = interpolate(data, noise, per_frame[:, None, :, None, None])
-        context = model.assemble(self._rows(batch, "image" if picture else "video"))
+        context = self._assemble(self._rows(batch, "image" if picture else "video"))
         output = model.decoder.output(
             state, 1000 * per_frame, context, batch["source"], batch["given"]
         ).float()
-        if model.decoder.prediction == "velocity":
-            error, weight = output - velocity(data, noise), torch.ones_like(per_frame)
-        else:
-            error, weight = output - data, per_frame.clamp_min(LEAST_TIME).pow(-2).clamp_max(MOST_WEIGHT)
+        error = output - (velocity(data, noise) if model.decoder.prediction == "velocity" else data)
         wanted = torch.ones_like(per_frame)
         wanted[:, 0] = (~clean).float()
-        each = (error.square().mean(dim=(1, 3, 4)) * weight * wanted).sum(1)
+        each = (error.square().mean(dim=(1, 3, 4)) * wanted).sum(1) / wanted.sum(1)
         logs: dict[str, Tensor | float] = {}
         for name, rows in (
             ("i2i" if picture else "v2v", batch["edits"]),
             ("t2i" if picture else "t2v", ~batch["edits"]),
         ):
             if rows.any():
-                logs[name] = (each[rows].sum() / wanted[rows].sum()).detach()
-        return each.sum() / wanted.sum(), logs
+                logs[name] = each[rows].mean().detach()
+        kind = batch["edits"].long() + 2 * clean + 4 * int(not picture)
+        loss = self.module["uncertainty"](each, time, kind).mean()
+        if self._watched and batch["given"].any():
+            looked = torch.stack([_looked(watched.seen, batch["given"]) for watched in self._watched]).mean()
+            logs["looking"] = looked.detach()
+            loss = loss + own.looking * looked
+        return loss, logs
 
     def _rows(self, batch: Any, kind: Any) -> list[Row]:
         model, own = self.model, self.model.conditioner
@@ -236,3 +274,9 @@ class FlowStage(OmniVideoStage):
         sampling = Sampling(12, self.config.shift, 1.0)
         state = model.latents(requests, noise, sampling, source=torch.from_numpy(latents).to(self.device))
         return to_frames(decode(model.vae, state)), pairs.frames[:count], source
+
+
+def _looked(weights: Tensor, given: Tensor) -> Tensor:
+    """Mean of -log of the weight (B, N, L) of each token on the source's token at its own place, which come first."""
+    own = weights[given].diagonal(dim1=1, dim2=2)[:, : weights.shape[1]]
+    return -(own.float() + 1e-4).log().mean()

@@ -18,7 +18,7 @@ from unireel.data.edit_pairs import EditPairs, retimed_cache
 from unireel.data.indirect import indirect_for
 from unireel.data.latents import latents_of
 from unireel.systems.omnivideo.speech import Kind, Thought
-from unireel.world.language import STATIC_TYPES, caption_for, prompt_for, questions_for
+from unireel.world.language import STATIC_TYPES, caption_for, plan_for, prompt_for, questions_for
 from unireel.world.scene import CLIP_FRAMES, FPS
 
 Task = Literal["t2v", "v2v", "t2i", "i2i", "question", "caption", "think"]
@@ -44,6 +44,8 @@ class MixtureConfig:
         pictures: share of the batches that are pictures.
         shares: of each task within its group; tasks that are not named have none.
         mixed: whether the tasks of a group share its batches; else each batch has one task, as the ablation has it.
+        plans: share of prompts for new pictures and films that are plans (:mod:`unireel.world.language.plans`), as the
+            planner extends them.
         editing_from: the batch from which edits take part: the first sub-stage makes only.
         indirect: share of prompts and instructions of "think" that are said indirectly; the others need no inference.
         captions: share of edits whose text is followed by what the edited film shows, as think mode predicts it.
@@ -61,6 +63,7 @@ class MixtureConfig:
     pictures: float = 0.5
     shares: dict[str, float] = field(default_factory=lambda: {"t2v": 1.0, "v2v": 1.0, "t2i": 1.0, "i2i": 1.0})
     mixed: bool = True
+    plans: float = 0.8
     editing_from: int = 0
     indirect: float = 0.8
     captions: float = 0.3
@@ -179,6 +182,8 @@ class Mixture:
             found = indirect_for(prompt, scene, seed) if random.random() < self.config.indirect else None
             said, why = (found.text, found.reasoning) if found else (prompt, "nothing is hidden.")
             return Sample(task, said, None, thought=Thought(why, prompt))
+        if random.random() < self.config.plans:
+            prompt = plan_for(scene, random.permutation(len(scene.objects)))
         return Sample(task, prompt, place=place)
 
     def _edit(self, task: Task, group: Kind, position: int, seed: int, random: np.random.Generator) -> Sample:

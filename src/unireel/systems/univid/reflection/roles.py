@@ -342,25 +342,15 @@ class PromptedCaptionAnswerer:
         return self.talker.name
 
 
-_SLOTS = 16
-
-
 @dataclass(frozen=True)
 class ModelActor:
-    """A Unireel model with ``ask(clip, question)``.
-
-    The pocket models look at 17 frames, four of them to a visual token: fewer frames are each held equally long, so
-    that moments that lie far apart are not mixed in one token.
-    """
+    """A Unireel model, or anything else with ``ask_view(frames, question)``."""
 
     model: Any
     reads_caption: bool = False
 
     def answer(self, view: View, question: str, caption: str) -> Said:
-        frames = view.frames
-        if len(frames) <= _SLOTS:
-            frames = frames[np.minimum(np.arange(_SLOTS + 1) * len(frames) // _SLOTS, len(frames) - 1)]
-        answer = self.model.ask(Clip(np.ascontiguousarray(frames), 8.0), question)
+        answer = self.model.ask_view(view.frames, question)
         return Said(answer.text, answer.confidence, warning=None if answer.reliable else answer.note)
 
     def __str__(self) -> str:

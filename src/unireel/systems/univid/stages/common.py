@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from unireel.backbones.wan import Prediction, predict, token_times
 from unireel.flow.matching import interpolate, sample_times, velocity
 from unireel.systems.univid.conditioning import Conditioner
-from unireel.systems.univid.connector import WHOLE, Mix
+from unireel.systems.univid.connector import WHOLE, Conditions, Mix
+from unireel.systems.univid.context import Condition
 from unireel.systems.univid.stages.curriculum import (
     PARTS,
     STAGE_ONE,
@@ -44,6 +45,7 @@ class FilmTask:
         pictures: what the understanding model sees with each.
         data: clean latents (B, C, T, h, w), or pixels (B, 3, F, H, W) in [-1, 1] that are still to be encoded.
         clean: whose first latent frame is given (B,) bool.
+        is_made: whether films are made; else C_t alone learns, see :meth:`Material.likeness`.
     """
 
     prompts: tuple[str, ...]
@@ -51,6 +53,7 @@ class FilmTask:
     pictures: tuple[np.ndarray | None, ...]
     data: Tensor
     clean: Tensor
+    is_made: bool = True
 
 
 class Material(Protocol):
@@ -85,6 +88,18 @@ class Material(Protocol):
 
     def latents(self, data: Tensor) -> Tensor:
         """Clean latents of a task's ``data``."""
+        ...
+
+    def helpers(self) -> dict[str, nn.Module]:
+        """What learns along with the connector and is not exported."""
+        ...
+
+    def likeness(self, conditions: Conditions, condition: Condition, is_made: bool) -> Tensor | None:
+        """An auxiliary loss of C_t, or None; ``is_made`` says whether it is trained for films at the same time."""
+        ...
+
+    def weighed(self, errors: Tensor, time: Tensor, task: FilmTask) -> Tensor:
+        """The loss of films with squared ``errors`` (B,) at flow times (B,)."""
         ...
 
     def questions(self, index: int) -> Any:
@@ -124,9 +139,16 @@ def film_loss(
     """
     own = material.conditioner
     condition = own.encode(task.prompts, task.pictures, task.texts)
+    time = sample_times(len(task.data), material.shift, material.uniform, task.data.device)
+    conditions = own.context(condition, mix).conditions(time)
+    likeness = material.likeness(conditions, condition, task.is_made)
+    logs: dict[str, Tensor | float] = {} if likeness is None else {"likeness": likeness.detach()}
+    if not task.is_made:
+        assert likeness is not None
+        return likeness, logs
+    context = own.combiner(conditions, condition.text, condition.text_mask)
     data = material.latents(task.data)
     clean = task.clean
-    time = sample_times(len(data), material.shift, material.uniform, data.device)
     noise = torch.randn_like(data)
     per_frame = time[:, None].repeat(1, data.shape[2])
     per_frame[:, 0] = torch.where(clean, torch.zeros_like(time), time)
@@ -135,14 +157,14 @@ def film_loss(
     tokens = (data.shape[3] // rows) * (data.shape[4] // columns)
     times = token_times(time, clean, data.shape[2], tokens) if data.shape[2] > 1 else 1000 * time
     material.aligned.set(flow_progress(time, material.shift).clamp(0, 1), clean)
-    output = predict(material.transformer, state, times, own.context(condition, mix)(time)).float()
+    output = predict(material.transformer, state, times, context).float()
     truth = data if material.prediction == "data" else velocity(data, noise)
     wanted = torch.ones_like(per_frame)
     wanted[:, 0] = (~clean).float()
     error = ((output - truth).square().mean(dim=(1, 3, 4)) * wanted).sum(1) / wanted.sum(1)
-    loss = error.mean()
-    name = "film_error" if data.shape[2] > 1 else "picture_error"
-    return loss, {name: loss.detach()}
+    logs["film_error" if data.shape[2] > 1 else "picture_error"] = error.mean().detach()
+    loss = material.weighed(error, time, task)
+    return loss if likeness is None else loss + likeness, logs
 
 
 class UniVidStage(Stage):
@@ -161,12 +183,15 @@ class UniVidStage(Stage):
             module.requires_grad_(False)
         parts = self.material.parts()
         self.module = nn.ModuleDict({name: parts[name] for name in PARTS if name in self.trained})
+        if "connector" in self.trained:
+            self.module.update(self.material.helpers())
         self.module.requires_grad_(True)
 
     def parameter_groups(self) -> list[ParameterRule]:
         """Adapters and tables are not hidden matrices; the gate, one number, would open too slowly at their rate."""
         rules = [ParameterRule(name, muon=False) for name in ("lora*", "*kind*", "merger*")]
-        return [ParameterRule("*combiner.gate", lr=10.0, weight_decay=False), *rules]
+        slow = ParameterRule("*combiner.gate", lr=10.0, weight_decay=False)
+        return [slow, ParameterRule("uncertainty*", lr=5.0, weight_decay=False, muon=False), *rules]
 
     def to(self, device: torch.device) -> None:
         """Move the whole system; one on the meta device, which is only planned, stays."""
@@ -256,7 +281,7 @@ class JointStage(UniVidStage):
     def open(self, parts: Sequence[Part]) -> None:
         """Let only ``parts`` learn from the next loss."""
         for name, module in self.module.items():
-            module.requires_grad_(name in parts)
+            module.requires_grad_(name in parts or name not in PARTS)
 
 
 def moved(task: FilmTask, device: torch.device) -> FilmTask:

@@ -34,8 +34,8 @@ from unireel.data.cache import epoch_order
 from unireel.data.world import to_pixels
 from unireel.errors import UserError
 from unireel.systems.univid.conditioning import Conditioner
-from unireel.systems.univid.connector import Connector
-from unireel.systems.univid.context import Combination, ContextCombiner
+from unireel.systems.univid.connector import Conditions, Connector
+from unireel.systems.univid.context import Combination, Condition, ContextCombiner
 from unireel.systems.univid.stages.common import (
     AdaptationStage,
     AlignmentStage,
@@ -304,6 +304,18 @@ class FullMaterial:
         return prompt, read, frames[0] if clean else None, to_pixels(frames[None]), clean
 
     @torch.no_grad()
+    def helpers(self) -> dict[str, nn.Module]:
+        """Nothing."""
+        return {}
+
+    def likeness(self, conditions: Conditions, condition: Condition, is_made: bool) -> Tensor | None:
+        """None: the paper has flow matching alone."""
+        return None
+
+    def weighed(self, errors: Tensor, time: Tensor, task: FilmTask) -> Tensor:
+        """Their mean."""
+        return errors.mean()
+
     def latents(self, data: Tensor) -> Tensor:
         """Pixels through the autoencoder."""
         return encode(self.models.vae, data.to(next(self.models.vae.parameters()).dtype)).float()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireel.backbones.lora import Attention, add_lora, lora_parameters
+from unireel.backbones.understanding.interface import Kind
 from unireel.backbones.vlm import language_states, pack, visual_patches, visual_tokens
 from unireel.backbones.wan import MatmulAttention, Prediction
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
@@ -22,6 +23,9 @@ from unireel.data.latents import autoencoder_digest, latents_of
 from unireel.data.lessons import Lessons
 from unireel.data.turns import draw_turns
 from unireel.hub import find_model, load
+from unireel.systems.base.stages.binding import Uncertainty
+from unireel.systems.univid.connector import Conditions
+from unireel.systems.univid.context import Condition
 from unireel.systems.univid.pipeline import RANKER, UniVid
 from unireel.systems.univid.references import referring
 from unireel.systems.univid.settings import Settings, Sizes
@@ -34,7 +38,7 @@ from unireel.systems.univid.stages.common import (
 )
 from unireel.systems.univid.stages.curriculum import LAST_BLOCKS, Curriculum, Part
 from unireel.systems.univid.temperature import align
-from unireel.world.language import prompt_for
+from unireel.world.language import beyond_first_frame, plan_for, prompt_for
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,14 @@ class PocketConfig:
         sizes, settings, lora_rank, attentions, new_seed: of the new parts; they count where a base model is the start.
         films, film_count: cache of films, made if it is missing; the first ``used_films`` are trained on.
         batch_size, picture_batch: films, and first frames, in a batch; ``pictures`` is the share of the latter.
-        referring, given: shares of samples whose prompt speaks of a picture, and whose first frame is given.
+        plans: share of prompts that are plans, half of them beyond the first frame where that is given.
+        referring, given: shares of samples whose prompt speaks of a picture (a plan comes with the picture, but says
+            all in words), and whose first frame is given.
         empty: share of prompts dropped for guidance, for both readers; ``unread``: dropped for the decoder's own text
-            encoder only, so that what was understood must tell.
+            encoder only, so that what was understood must tell where both are combined.
+        likeness: weight of the error between C_t's words and the states that the decoder's text encoder has for the
+            same words: a small connector learns a language from these within minutes, from films alone it does not. In
+            the first ``likeness_batches`` batches it learns nothing else.
         question_films, words: films in a batch of questions, and tokens of turns behind each; ``captions`` is the share
             that is also described, ``caption_weight`` the weight of such tokens.
         shift, uniform: of training times.
@@ -66,15 +75,18 @@ class PocketConfig:
     batch_size: int = 16
     picture_batch: int = 64
     pictures: float = 0.5
-    referring: float = 0.35
-    given: float = 0.3
+    plans: float = 0.8
+    referring: float = 0.2
+    given: float = 0.5
     empty: float = 0.1
-    unread: float = 0.4
+    unread: float = 0.0
+    likeness: float = 0.5
+    likeness_batches: int = 0
     question_films: int = 16
     words: int = 96
     captions: float = 0.15
     caption_weight: float = 0.3
-    shift: float = 2.0
+    shift: float = 3.0
     uniform: float = 0.2
     data_seed: int = 13
 
@@ -116,6 +128,7 @@ class PocketMaterial:
         self.lessons = Lessons(self.cache)
         vae = find_model(config.start_from) / "vae"
         self.encoded = latents_of(self.cache, model.vae, autoencoder_digest(vae), config.used_films)
+        self.uncertainty = Uncertainty(kinds=4)
 
     def parts(self) -> dict[Part, nn.Module]:
         """The parts that stages may train."""
@@ -152,7 +165,8 @@ class PocketMaterial:
         frames = 1 if still else self.encoded.shape[2]
         latents = np.stack([self.encoded[place, :, :frames] for place in places]).astype(np.float32)
         prompts, texts, pictures, clean = zip(*samples, strict=True)
-        return FilmTask(prompts, texts, pictures, torch.from_numpy(latents), torch.tensor(clean))
+        is_made = index >= own.likeness_batches
+        return FilmTask(prompts, texts, pictures, torch.from_numpy(latents), torch.tensor(clean), is_made)
 
     def _sample(
         self, place: int, still: bool, random: np.random.Generator
@@ -161,19 +175,53 @@ class PocketMaterial:
         own, scene = self.config, self.cache.scene(place)
         prompt = prompt_for(scene, int(random.integers(2**31)))
         kind, dropped = random.random(2)
-        said, picture, clean = prompt.text, None, False
+        plan = (
+            plan_for(scene, random.permutation(len(scene.objects))) if random.random() < own.plans else None
+        )
+        said, picture, clean = plan or prompt.text, None, False
         if kind < own.referring:
             made = referring(prompt, scene, int(random.integers(2**31)))
             if made is not None:
-                said, picture = made.text, made.picture
+                said, picture = plan or made.text, made.picture
         elif kind < own.referring + own.given and not still:
             picture, clean = np.asarray(self.cache.frames[place, 0]), True
+            said = beyond_first_frame(said) if plan and random.random() < 0.5 else said
         read = "" if dropped < own.empty + own.unread else said
         return "" if dropped < own.empty else said, read, picture, clean
 
     def latents(self, data: Tensor) -> Tensor:
         """Latents of the cache are as they should be."""
         return data
+
+    def helpers(self) -> dict[str, nn.Module]:
+        """What is to be expected of errors at each time."""
+        return {"uncertainty": self.uncertainty}
+
+    def likeness(self, conditions: Conditions, condition: Condition, is_made: bool) -> Tensor | None:
+        """The error of C_t's words over the variance of the text encoder's states: 1 is what their mean would have.
+
+        Words come last in C_t, after the marks ``<s> <caption>``, which should be nothing, like all else while no films
+        are made. Rows whose text is another than the prompt are left out.
+        """
+        if not self.config.likeness or condition.text is None or condition.text_mask is None:
+            return None
+        marks, lengths = 2, condition.text_mask.sum(1)
+        own = (condition.features.kinds == Kind.TEXT).sum(1) == lengths + marks
+        errors, wanted = [], condition.text[condition.text_mask.bool()].float()
+        for row in own.nonzero().flatten().tolist():
+            tokens = conditions.tokens[row][conditions.mask[row]].float()
+            words = int(lengths[row])
+            errors.append((tokens[-words:] - condition.text[row, :words].float()).square().flatten())
+            errors.append(tokens[(-words - marks if is_made else 0) : -words].square().flatten())
+        if not errors:
+            return conditions.tokens.sum() * 0.0
+        error = torch.cat(errors).mean() / wanted.var(0, unbiased=False).mean().clamp_min(1e-6)
+        return self.config.likeness * error
+
+    def weighed(self, errors: Tensor, time: Tensor, task: FilmTask) -> Tensor:
+        """Each weighed by what is expected at its time, as in the base system's generator."""
+        film = int(task.data.shape[2] > 1)
+        return self.uncertainty(errors, time, task.clean.long() + 2 * film).mean()
 
     def questions(self, index: int) -> dict[str, Tensor]:
         """Films as patches, with packed turns behind each (see :func:`~unireel.backbones.vlm.pack`)."""

@@ -31,7 +31,7 @@ LENGTHS = (257, 129, 257, 193, 257, 385)
 """Lengths of stories, in frames, in turn."""
 
 ViewKind = Literal["pool", "even", "shrunk", "few"]
-VIEWS: dict[ViewKind, float] = {"pool": 0.55, "even": 0.15, "shrunk": 0.1, "few": 0.2}
+VIEWS: dict[ViewKind, float] = {"pool": 0.7, "even": 0.1, "shrunk": 0.05, "few": 0.15}
 """How often each kind of view is drawn: the whole pool, 16 even frames, 32 of the pool, 4 to 16 of it."""
 
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-BENCHMARKS = ("worldbench", "videoqa", "vbench", "geneval", "editing", "univid", "aggregate")
+BENCHMARKS = ("worldbench", "videoqa", "vbench", "geneval", "editing", "univid", "omnivideo", "aggregate")
 """The modules beside this one; each has ``add_parser(benchmarks)``."""
 
 

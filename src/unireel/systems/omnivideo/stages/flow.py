@@ -29,7 +29,7 @@ from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoSt
 from unireel.systems.omnivideo.stages.mixture import EDITS, MAKING, Sample
 from unireel.training.stage import ParameterRule
 
-CONTEXT_MULTIPLE = 64
+CONTEXT_MULTIPLE = 128
 """Contexts of a training have lengths that are multiples of this: each length is compiled once."""
 
 Part = Literal["vision_head", "adapter", "visual_context", "transformer", "text_encoder"]

@@ -48,7 +48,8 @@ class MixtureConfig:
             planner extends them.
         editing_from: the batch from which edits take part: the first sub-stage makes only.
         indirect: share of prompts and instructions of "think" that are said indirectly; the others need no inference.
-        captions: share of edits whose text is followed by what the edited film shows, as think mode predicts it.
+        captions: share of batches whose edits' texts are followed by what the edited film shows, as think mode predicts
+            it.
         data_seed: of everything random.
     """
 
@@ -157,16 +158,19 @@ class Mixture:
         tasks = self.tasks(group, index)
         chosen = random.choice(list(tasks), self.size(group) if own.mixed else 1, p=list(tasks.values()))
         chosen = np.resize(chosen, self.size(group))
+        told = random.random() < own.captions
         return [
-            self.sample(str(task), group, index * len(chosen) + number, random)  # type: ignore[arg-type]
+            self.sample(str(task), group, index * len(chosen) + number, random, told)  # type: ignore[arg-type]
             for number, task in enumerate(chosen)
         ]
 
-    def sample(self, task: Task, group: Kind, position: int, random: np.random.Generator) -> Sample:
-        """A sample of ``task`` from an endless shuffled sequence."""
+    def sample(
+        self, task: Task, group: Kind, position: int, random: np.random.Generator, told: bool = False
+    ) -> Sample:
+        """A sample of ``task`` from an endless shuffled sequence; ``told`` gives edits their captions."""
         seed = int(random.integers(2**31))
         if task in EDITS or (task == "think" and random.random() < 0.5):
-            return self._edit(task, group, position, seed, random)
+            return self._edit(task, group, position, seed, told, random)
         place = epoch_order(self.config.data_seed, self.count, position)
         scene = self.seen.scene(place)
         frames = self._shown(place, group)
@@ -186,7 +190,9 @@ class Mixture:
             prompt = plan_for(scene, random.permutation(len(scene.objects)))
         return Sample(task, prompt, place=place)
 
-    def _edit(self, task: Task, group: Kind, position: int, seed: int, random: np.random.Generator) -> Sample:
+    def _edit(
+        self, task: Task, group: Kind, position: int, seed: int, told: bool, random: np.random.Generator
+    ) -> Sample:
         assert self.edits is not None
         place = epoch_order(self.config.data_seed + 1, len(self.edits), position)
         pair, target = self.edits.pairs[place], self.edits.scene(place)
@@ -197,7 +203,6 @@ class Mixture:
             said, why = (found.text, found.reasoning) if found else (pair.instruction, "nothing is hidden.")
             thought = Thought(why, pair.instruction, caption_for(target))
             return Sample(task, said, frames, thought=thought)
-        told = random.random() < self.config.captions
         return Sample(
             task,
             pair.instruction,

@@ -1,7 +1,8 @@
 """``unireel.load``: from a name, a folder or a hub id to a working pipeline.
 
 A model folder holds ordinary diffusers/transformers component folders and a ``unireel.json`` that names the
-system: ``{"system": "base", "size": 48, "components": {...}}``. Only safetensors, JSON and text are read.
+system: ``{"system": "base", "size": 48, "settings": {...}}``. A card with ``"shares": "pocket/base"`` takes the
+components that its folder lacks from that packaged model. Only safetensors, JSON and text are read.
 """
 
 import json
@@ -106,7 +107,22 @@ def read_card(folder: Path) -> dict[str, Any]:
     system = card.get("system") if isinstance(card, dict) else None
     if not isinstance(system, str) or system not in SYSTEMS:
         raise UserError(f"'{path}' names the system {system!r}; known systems: {', '.join(SYSTEMS)}")
+    shared = card.get("shares")
+    if shared is not None and shared not in packaged_models():
+        listed = ", ".join(packaged_models())
+        raise UserError(f"'{path}' shares the components of {shared!r}; packaged models: {listed}")
     return card
+
+
+def component(folder: Path, name: str) -> Path:
+    """The folder of a model's component ``name``: its own, or that of the model it shares with; it need not exist.
+
+    Raises:
+        UserError: as :func:`read_card`, if the model does not have it itself.
+    """
+    own = folder / name
+    shared = None if own.is_dir() or not (folder / CARD).is_file() else read_card(folder).get("shares")
+    return own if shared is None else ASSETS / shared / name
 
 
 def _fetch(repository: str) -> Path:

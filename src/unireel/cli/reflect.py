@@ -161,7 +161,7 @@ def _talks(name: str) -> bool:
 
 def _own_ranker(name: str) -> Path | None:
     """The ranker in a Unireel model's folder; those of pocket models know the World only, so talkers have none."""
-    from unireel.hub import find_model
+    from unireel.hub import component, find_model
 
-    folder = None if _talks(name) else find_model(name) / "ranker"
+    folder = None if _talks(name) else component(find_model(name), "ranker")
     return folder if folder is not None and folder.is_dir() else None

@@ -142,7 +142,9 @@ class ServedModel:
 
     def _own_ranker(self) -> Any:
         """The ranker in the model's folder, loaded once, or None."""
-        folder = None if self.folder is None else self.folder / "ranker"
+        from unireel.hub import component
+
+        folder = None if self.folder is None else component(self.folder, "ranker")
         if self._ranker is None and folder is not None and folder.is_dir():
             from unireel.systems.univid.reflection.rankers import DualEncoder
 

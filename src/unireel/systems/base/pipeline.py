@@ -37,6 +37,7 @@ from unireel.clip import Clip
 from unireel.data.world import to_pixels
 from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import sample
+from unireel.hub import component
 from unireel.systems.base.answering import Answer, Answerer, check_words
 from unireel.systems.base.verifying import Chosen, choose, shown_at_once, verify_each
 from unireel.world.facts import Fact, holds_in
@@ -132,17 +133,18 @@ class BasePipeline(DiffusionPipeline):
             "transformer": WanTransformer3DModel,
             "vlm": Qwen2VLForConditionalGeneration,
         }
-        if (folder / "planner").is_dir():
+        if component(folder, "planner").is_dir():
             parts["planner"] = Qwen2ForCausalLM
-        for name in (*parts, "tokenizer"):
-            if not (folder / name).is_dir():
+        folders = {name: component(folder, name) for name in (*parts, "tokenizer")}
+        for name, each in folders.items():
+            if not each.is_dir():
                 raise UserError(f"'{folder}' is not a model of the base system: it has no folder '{name}'")
         try:
             loaded = {
-                name: kind.from_pretrained(folder / name, torch_dtype=dtype, local_files_only=True)
+                name: kind.from_pretrained(folders[name], torch_dtype=dtype, local_files_only=True)
                 for name, kind in parts.items()
             }
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer", local_files_only=True)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folders["tokenizer"], local_files_only=True)
             settings = json.loads((folder / CARD).read_text(encoding="utf-8")).get("settings", {})
         except (OSError, ValueError) as error:
             raise UserError(f"'{folder}' cannot be loaded: {str(error).splitlines()[0]}") from error

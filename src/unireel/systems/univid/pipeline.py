@@ -35,6 +35,7 @@ from unireel.config import from_dict, to_dict
 from unireel.data.world import to_frames, to_pixels
 from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import sample
+from unireel.hub import component
 from unireel.systems.base.answering import check_words
 from unireel.systems.base.pipeline import CARD, TEXT_LENGTH, BasePipeline, check_frames
 from unireel.systems.base.verifying import Chosen
@@ -163,7 +164,8 @@ class UniVid(BasePipeline):
         settings, gate = from_dict(Settings, card.get("univid", {})), float(card.get("gate", 0.0))
         parts = {**base.components, "connector": connector}
         model = cls(**parts, **base.film_settings, settings=settings, gate=gate).to(device)
-        model.ranker_folder = folder / RANKER if (folder / RANKER).is_dir() else None
+        ranker = component(folder, RANKER)
+        model.ranker_folder = ranker if ranker.is_dir() else None
         return model
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16, **kwargs: Any) -> None:

@@ -34,6 +34,7 @@ from unireel.data.world import to_frames, to_pixels
 from unireel.errors import UsageError, UserError
 from unireel.flow.formulations import Formulation, text_flow
 from unireel.flow.text import TextFlow
+from unireel.hub import component
 from unireel.systems.base.answering import Answer, check_words, prepare
 from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, forget_origin
 from unireel.systems.base.pipeline import SETTINGS as FILM_SETTINGS
@@ -119,19 +120,21 @@ class UniViguPipeline(BasePipeline):
         """
         folder = Path(folder)
         for name in (*COMPONENTS, "tokenizer"):
-            if not (folder / name).is_dir():
+            if not component(folder, name).is_dir():
                 raise UserError(f"'{folder}' is not a model of Uni-ViGU: it has no folder '{name}'")
         kinds: dict[str, Any] = dict(COMPONENTS)
-        if (folder / "planner").is_dir():
+        if component(folder, "planner").is_dir():
             kinds["planner"] = Qwen2ForCausalLM
         try:
             loaded = {
                 name: kind.from_pretrained(
-                    folder / name, torch_dtype=dtype or torch.float32, local_files_only=True
+                    component(folder, name), torch_dtype=dtype or torch.float32, local_files_only=True
                 )
                 for name, kind in kinds.items()
             }
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer", local_files_only=True)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(
+                component(folder, "tokenizer"), local_files_only=True
+            )
             settings = json.loads((folder / CARD).read_text(encoding="utf-8")).get("settings", {})
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"'{folder}' cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -19,7 +19,7 @@ from unireel.data.latents import autoencoder_digest
 from unireel.data.world import psnr, to_frames
 from unireel.errors import UsageError
 from unireel.flow.matching import interpolate, sample_times, velocity
-from unireel.hub import find_model
+from unireel.hub import component, find_model
 from unireel.systems.base.stages.binding import Uncertainty
 from unireel.systems.omnivideo.context import Row, check_budget
 from unireel.systems.omnivideo.pipeline import trained_parts
@@ -74,7 +74,7 @@ class FlowStage(OmniVideoStage):
             raise UsageError(
                 f"stage_config.mixture.shares: {', '.join(others)} makes nothing; accepted: {MAKING}"
             )
-        digest = autoencoder_digest(find_model(config.start_from) / "vae")
+        digest = autoencoder_digest(component(find_model(config.start_from), "vae"))
         self.film_latents, self.edit_latents = self.mixture.latents(self.model.vae, digest)
         for group in self.mixture.groups:
             self._fits(group)

@@ -22,7 +22,7 @@ from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
 from unireel.data.latents import autoencoder_digest, latents_of
 from unireel.data.lessons import Lessons
 from unireel.data.turns import draw_turns
-from unireel.hub import find_model, load
+from unireel.hub import component, find_model, load
 from unireel.systems.base.stages.binding import Uncertainty
 from unireel.systems.univid.connector import Conditions
 from unireel.systems.univid.context import Condition
@@ -110,7 +110,7 @@ class PocketMaterial:
         model = load(config.start_from, device="cpu")
         if not isinstance(model, UniVid):
             model = UniVid.from_base(model, config.settings, config.sizes, config.new_seed)
-            ranker = find_model(config.start_from) / RANKER
+            ranker = component(find_model(config.start_from), RANKER)
             model.ranker_folder = ranker if ranker.is_dir() else None
         self.model = model
         self.transformer, self.conditioner = model.transformer, model.conditioner
@@ -126,7 +126,7 @@ class PocketMaterial:
         build(Path(config.films), CacheConfig(config.film_count, model.size))
         self.cache = FilmCache(config.films)
         self.lessons = Lessons(self.cache)
-        vae = find_model(config.start_from) / "vae"
+        vae = component(find_model(config.start_from), "vae")
         self.encoded = latents_of(self.cache, model.vae, autoencoder_digest(vae), config.used_films)
         self.uncertainty = Uncertainty(kinds=4)
 

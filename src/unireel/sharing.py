@@ -1,0 +1,104 @@
+"""Models of different systems that have components in common: write one without what another has already.
+
+    python -m unireel.sharing runs/univid/stage3/export src/unireel/assets/pocket/univid --base pocket/base
+
+Components whose weights (in bfloat16) and configuration are those of the base are left out, and the card says where
+they are: :func:`unireel.hub.component`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from unireel.errors import UsageError
+from unireel.hub import ASSETS, CARD, find_model, packaged_models, read_card
+
+KEPT_WHOLE = ("adapters",)
+"""Folders whose weights stay in the precision they have."""
+
+OF_SAVING = ("dtype", "torch_dtype", "is_local", "local_files_only", "_name_or_path", "_diffusers_version")
+"""Entries of configurations that say how a component was saved or where from, not what it is."""
+
+
+def share(folder: Path, out: Path, base: str) -> list[str]:
+    """Write the model in ``folder`` to ``out`` in bfloat16, without what it has in common with the packaged ``base``.
+
+    Returns:
+        The names of the components that are left out.
+
+    Raises:
+        UserError: ``folder`` is no model.
+        UsageError: ``base`` is not packaged, or ``out`` exists.
+    """
+    card = read_card(folder)
+    if base not in packaged_models():
+        raise UsageError(f"'{base}' is not packaged; packaged models: {', '.join(packaged_models())}")
+    if out.exists():
+        raise UsageError(f"'{out}' exists; choose another folder")
+    left = []
+    for part in sorted(each for each in folder.iterdir() if each.is_dir()):
+        copy = out / part.name
+        shutil.copytree(part, copy)
+        if part.name not in KEPT_WHOLE:
+            for weights in copy.glob("*.safetensors"):
+                save_file(
+                    {name: _short(each) for name, each in load_file(weights).items()},
+                    weights,
+                    {"format": "pt"},
+                )
+        if _same(copy, ASSETS / base / part.name):
+            shutil.rmtree(copy)
+            left.append(part.name)
+    (out / CARD).write_text(json.dumps(card | {"shares": base}, indent=2) + "\n", encoding="utf-8")
+    return left
+
+
+def _short(weights: torch.Tensor) -> torch.Tensor:
+    return weights.to(torch.bfloat16) if weights.is_floating_point() else weights
+
+
+def _same(one: Path, two: Path) -> bool:
+    """Whether two components have the same files, weights and words."""
+    names = {each.name for each in one.iterdir()}
+    if not two.is_dir() or names != {each.name for each in two.iterdir()}:
+        return False
+    return all(_equal(one / name, two / name) for name in names)
+
+
+def _equal(one: Path, two: Path) -> bool:
+    if one.suffix == ".json":
+        return _meant(one) == _meant(two)
+    if one.suffix != ".safetensors":
+        return one.read_bytes() == two.read_bytes()
+    first, second = load_file(one), load_file(two)
+    return first.keys() == second.keys() and all(
+        torch.equal(_short(first[key]), second[key]) for key in first
+    )
+
+
+def _meant(path: Path) -> dict[str, Any]:
+    """A configuration without what says how it was saved."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key not in OF_SAVING}
+
+
+def main() -> None:
+    """Share from the command line."""
+    parser = argparse.ArgumentParser(description="Write a model without the components that another has.")
+    parser.add_argument("model", help="folder, as a training exports it")
+    parser.add_argument("out", type=Path, help="new folder")
+    parser.add_argument("--base", default="pocket/base", help="packaged model (default: %(default)s)")
+    args = parser.parse_args()
+    left = share(find_model(args.model), args.out, args.base)
+    print(f"shared with {args.base}: {', '.join(left) or 'nothing'}")
+
+
+if __name__ == "__main__":
+    main()

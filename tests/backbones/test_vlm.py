@@ -18,6 +18,7 @@ from unireel.backbones.vlm import (
     pack,
     pocket_vlm,
     question_turn,
+    view_slots,
     visual_patches,
     visual_tokens,
 )
@@ -58,6 +59,13 @@ def test_places_and_times_follow_the_colours():
     # The second patch lies right of the first, and the third below it.
     assert torch.allclose(x[1, 0, 0], torch.linspace(-1, 1, 48)[8:16])
     assert torch.allclose(y[2, 0, :, 0], torch.linspace(-1, 1, 32)[8:16])
+
+
+def test_views_fill_whole_tubes():
+    assert view_slots(1).tolist() == [0] * 4
+    assert view_slots(16).tolist() == [n for n in range(16) for _ in range(4)]
+    assert view_slots(17).tolist() == [*range(17), 16, 16, 16]
+    assert view_slots(64).tolist() == list(range(64))
 
 
 @pytest.mark.parametrize("layout", [PatchLayout(), PatchLayout(4, 4, 2, 3)])

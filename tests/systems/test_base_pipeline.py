@@ -11,13 +11,14 @@ from unireel.clip import Clip
 from unireel.data.world import to_pixels
 from unireel.errors import UsageError, UserError
 from unireel.systems.base import pipeline
-from unireel.systems.base.answering import prepare
+from unireel.systems.base.answering import Prepared, prepare
 from unireel.systems.base.verifying import Verification
 from unireel.world.language import parse
 from unireel.world.render import render
 from unireel.world.sampling import sample_scene
 
 PROMPT = "a red star jumps twice, a blue ring stays still"
+QUESTION = "what colour is the star?"
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,22 @@ def test_batches_of_questions_are_answered_in_order(model):
     assert [each.text for each in together] == [model.ask(*pair).text for pair in pairs]
 
 
+def test_chosen_frames_of_a_long_film_are_looked_at_in_whole_tubes(model, monkeypatch):
+    """Each of a few frames has a tube of its own; the answer is that for the film in which each is held so long."""
+    films = [np.random.default_rng(n).integers(0, 256, (n, 48, 48, 3), dtype=np.uint8) for n in (1, 4, 16)]
+    for film in films:
+        held = Prepared(np.repeat(film, 4, axis=0), (), True, None)
+        wanted = model._answerer()._answers([held], [QUESTION], 1)[0]
+        found = model.ask_view(film, QUESTION)
+        assert (found.text, found.confidence) == (wanted.text, pytest.approx(wanted.confidence, rel=1e-4))
+        assert [each.frame for each in found.evidence] == list(range(len(film)))
+        assert "outside the World" in (found.note or "")
+    large = model.ask_view(np.repeat(np.repeat(films[1], 2, axis=1), 2, axis=2), QUESTION)
+    assert "resized from 96x96" in large.note
+    with pytest.raises(UserError, match="empty"):
+        model.ask_view(films[0], " ")
+
+
 def test_films_of_other_sizes_and_lengths_are_brought_to_the_models():
     clip = render(sample_scene(0, 0, "test", size=64))
     assert prepare(clip, 48).note == "the film was resized from 64x64 to 48x48"
@@ -192,6 +209,30 @@ def test_in_two_stages_the_first_frame_is_chosen_first(untrained, monkeypatch):
     pictures = model.generate_many([PROMPT], seeds=[4], frames=1, steps=2)
     again = model.generate_many([PROMPT], [pictures[0].frames[0]], [4], steps=2)
     assert np.abs(again[0].frames.astype(int) - found[0].clip.frames).max() <= 1
+
+
+def test_films_of_a_chosen_picture_have_its_plan(untrained, monkeypatch):
+    model = unireel.load(untrained, device="cpu")
+    model.register_to_config(staged=True)
+    made = []
+    honest = model.generate_many
+
+    def extend(prompts, generators, placed):
+        assert placed
+        return [f"{each.initial_seed()}" for each in generators]
+
+    def watched(prompts, images, *rest, extend):
+        made.append((list(prompts), images is not None, extend))
+        return honest([PROMPT] * len(prompts), images, *rest, extend=False)
+
+    monkeypatch.setattr(model, "extend", extend)
+    monkeypatch.setattr(model, "generate_many", watched)
+    scores = iter([0.0, 1.0, 1.0, 0.0, *[0.0] * 4])
+    monkeypatch.setattr(
+        pipeline, "verify_each", lambda _, clips, facts: [Verification((), next(scores)) for _ in clips]
+    )
+    model.best_of_many([PROMPT, "a green cross grows"], 2, seeds=[3, 8], steps=1)
+    assert made == [(["3", "4", "8", "9"], False, False), (["4", "4", "8", "8"], True, False)]
 
 
 @pytest.mark.parametrize(("count", "prompt"), [(0, PROMPT), (2, "the"), (2, "")])

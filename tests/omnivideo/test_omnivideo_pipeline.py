@@ -90,7 +90,8 @@ def test_branches_drop_words_and_source(model, clip):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"route": "frames"}, {"profile": "released"}, {"segments": ("source", "text")}]
+    "settings",
+    [{"route": "frames"}, {"route": "channels"}, {"profile": "released"}, {"segments": ("source", "text")}],
 )
 def test_the_other_ways_of_working(make_model, clip, settings):
     if settings.get("profile"):
@@ -191,3 +192,16 @@ def test_a_film_over_the_budget(make_model, clip):
 
 def test_large_films_are_brought_to_size(model, clip):
     assert model.edit(clip.resized(96, 96), INSTRUCTION).frames.shape == (17, 48, 48, 3)
+
+
+def test_a_decoder_is_widened_for_a_source_and_stays_what_it_was_without(make_model, clip):
+    narrow, wide = make_model(segments=("visual", "text")), make_model(segments=("visual", "text"))
+    wide = wide.with_settings(replace(wide.settings, route="channels"))
+    before, after = (each.transformer.config["in_channels"] for each in (narrow, wide))
+    assert after - before == wide.transformer.config["out_channels"]
+    one, two = (each.generate(PROMPT, frames=5).frames.astype(int) for each in (narrow, wide))
+    assert np.abs(one - two).mean() < 0.5
+    other = Clip(clip.frames[:, ::-1].copy(), clip.fps)
+    assert not same(wide.edit(clip, INSTRUCTION), wide.edit(other, INSTRUCTION))
+    with pytest.raises(UsageError, match="cannot go back"):
+        wide.with_settings(replace(wide.settings, route="tokens"))

@@ -123,6 +123,7 @@ def test_ablations_are_settings(folders):
         {"segments": ["source", "text"]},
         {"segments": ["source", "visual"]},
         {"route": "frames"},
+        {"route": "channels"},
     ):
         stage = stage_of(
             FlowStage, folders, settings=settings, train=["transformer", "visual_context", "adapter"]

@@ -9,15 +9,33 @@ from typing import Literal
 
 import torch
 from diffusers import WanTransformer3DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from unireel.backbones.context_mask import ContextMask
 from unireel.backbones.wan import LEAST_TIME, Prediction, with_coordinates
 from unireel.systems.omnivideo.context import Context
 
-Route = Literal["tokens", "frames"]
-"""How a source film comes in: as tokens of the context (the paper's), or as clean frames before the noisy ones, which
-all attention sees (UniVideo's, arXiv 2510.08377). Without a source the slots of "frames" are zeros at time 1."""
+Route = Literal["tokens", "frames", "channels"]
+"""How a source film comes in: as tokens of the context (the paper's); as clean frames before the noisy ones, which all
+attention sees (UniVideo's, arXiv 2510.08377); or as more channels of the noisy frames (InstructPix2Pix's, arXiv
+2211.09800), for which :func:`widen` makes room. Without a source the frames are zeros at time 1, the channels zeros."""
+
+COLUMN_SCALE = 0.15
+"""Standard deviation of the weights of new channels: from zeros they do not grow, beside noise, within hours."""
+
+
+def widen(transformer: WanTransformer3DModel, seed: int = 0) -> None:
+    """Let a decoder take the latents of a source beside its own input, in place; what is known stays."""
+    old = transformer.patch_embedding
+    more = transformer.config["out_channels"]
+    new = nn.Conv3d(old.in_channels + more, old.out_channels, old.kernel_size, old.stride)
+    added = torch.randn(
+        (old.out_channels, more, *old.kernel_size), generator=torch.Generator().manual_seed(seed)
+    )
+    new.weight.data = torch.cat([old.weight.detach(), COLUMN_SCALE * added.to(old.weight)], dim=1)
+    new.bias.data = old.bias.detach().clone()
+    transformer.patch_embedding = new
+    transformer.register_to_config(in_channels=old.in_channels + more)
 
 
 class Decoder:
@@ -49,18 +67,19 @@ class Decoder:
             state: (B, C, T, h, w).
             times: on the scale of 0 to 1000, (B,), or of each latent frame, (B, T).
             context: see :class:`~unireel.systems.omnivideo.context.Assembler`.
-            source: for the route "frames", latents of the source films (B, C, T', h, w).
+            source: for the routes "frames" and "channels", latents of the source films (B, C, T', h, w).
             given: which samples have one, (B,) bool; all by default.
         """
         config = self.transformer.config
         frames = state.shape[2]
-        inputs = with_coordinates(state, config["in_channels"])
+        beside = config["out_channels"] if self.route == "channels" else 0
+        inputs = with_coordinates(state, config["in_channels"] - beside)
+        given = torch.ones(len(state), dtype=torch.bool) if given is None else given
+        given = given.to(state.device) if source is not None else torch.zeros_like(given, device=state.device)
+        slots = torch.zeros_like(state) if source is None else source * given.view(-1, 1, 1, 1, 1)
+        if self.route == "channels":
+            inputs = torch.cat([inputs, slots.to(inputs)], dim=1)
         if self.route == "frames":
-            given = torch.ones(len(state), dtype=torch.bool) if given is None else given
-            given = (
-                given.to(state.device) if source is not None else torch.zeros_like(given, device=state.device)
-            )
-            slots = torch.zeros_like(state) if source is None else source * given.view(-1, 1, 1, 1, 1)
             inputs = torch.cat([with_coordinates(slots, config["in_channels"]), inputs], dim=2)
             times = times[:, None].expand(-1, frames) if times.ndim == 1 else times
             free = torch.where(given, 0.0, 1000.0).to(times)[:, None].expand(-1, slots.shape[2])

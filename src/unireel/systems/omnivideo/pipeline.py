@@ -34,7 +34,7 @@ from unireel.systems.omnivideo.building import EXTRA_WORDS, Sizes, new_parts
 from unireel.systems.omnivideo.chat import Conversation
 from unireel.systems.omnivideo.conditions import Conditioner, encode_texts
 from unireel.systems.omnivideo.context import Assembler, Context
-from unireel.systems.omnivideo.decoder import Decoder
+from unireel.systems.omnivideo.decoder import Decoder, widen
 from unireel.systems.omnivideo.guidance import Guidance
 from unireel.systems.omnivideo.heads import ContextAdapter, VisionHead
 from unireel.systems.omnivideo.pocket_mllm import PocketMllm, add_tokens
@@ -117,6 +117,8 @@ class OmniVideo(BasePipeline):
     ) -> OmniVideo:
         """An untrained model around ``base``, whose parts it takes over; the same for the same seed."""
         add_tokens(base.tokenizer, base.vlm, base.text_encoder, EXTRA_WORDS, seed)
+        if settings.route == "channels":
+            widen(base.transformer, seed)
         width = base.vlm.config.get_text_config().hidden_size
         positions = profile_of(settings.profile).positions
         parts = new_parts(width, base.transformer, sizes, positions, seed)
@@ -166,7 +168,11 @@ class OmniVideo(BasePipeline):
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
     def with_settings(self, settings: Settings) -> OmniVideo:
-        """The same parts, set to something else."""
+        """The same parts, set to something else; a decoder whose source is to come in as channels is widened."""
+        if settings.route == "channels" != self.settings.route:
+            widen(self.transformer)
+        elif self.settings.route == "channels" != settings.route:
+            raise UsageError("route: a decoder that was widened for a source's channels cannot go back")
         return OmniVideo(**self.components, **self.film_settings, settings=settings)
 
     # Making
@@ -506,7 +512,7 @@ class OmniVideo(BasePipeline):
         names = guidance.branches(source is not None)
         contexts = self.contexts(requests, [kind] * len(requests), captions, source, negative, names)
         together = Context.cat([contexts[name] for name in names])
-        # The route "frames" reads the source itself: of branches without it, nothing is given.
+        # The other routes read the source itself: of branches without it, nothing is given.
         given = torch.tensor([name != "nothing" for name in names]).repeat_interleave(len(noise))
         sources = None if source is None else torch.cat([source] * len(names))
 

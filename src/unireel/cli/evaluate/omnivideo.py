@@ -14,8 +14,8 @@ EPILOG = """categories:
   chain      five edits one after the other
 
 examples:
-  unireel evaluate omnivideo --model runs/omnivideo/joint/export --categories edit,route --n 500
-  unireel evaluate omnivideo --model runs/omnivideo/joint/export --categories think,chain --split compositional
+  unireel evaluate omnivideo --categories edit,route --n 500
+  unireel evaluate omnivideo --categories think,chain --split compositional
 """
 
 

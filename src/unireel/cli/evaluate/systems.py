@@ -36,6 +36,7 @@ def add_options(bench: argparse.ArgumentParser, system: str, categories: str) ->
         help="records, scores and report; a rerun goes on (default: %(default)s)",
     )
     add_json_option(bench)
+    bench.set_defaults(model=f"pocket/{system}")
 
 
 def measure(

@@ -21,8 +21,8 @@ EPILOG = """categories:
   best       t2v/overall, the best of 4 films by the model's own judgement
 
 examples:
-  unireel evaluate univid --model runs/univid/stage3/export --categories ref,t2v/overall,shuffled --n 500
-  unireel evaluate univid --model runs/univid/stage3/export --categories t2v/overall --alignment linear --n 500
+  unireel evaluate univid --categories ref,t2v/overall,shuffled --n 500
+  unireel evaluate univid --categories t2v/overall --alignment linear --n 500
 """
 
 

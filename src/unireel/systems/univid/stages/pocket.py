@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,8 +127,9 @@ class PocketMaterial:
         build(Path(config.films), CacheConfig(config.film_count, model.size))
         self.cache = FilmCache(config.films)
         self.lessons = Lessons(self.cache)
-        vae = component(find_model(config.start_from), "vae")
-        self.encoded = latents_of(self.cache, model.vae, autoencoder_digest(vae), config.used_films)
+        self.vae_folder = component(find_model(config.start_from), "vae")
+        digest = autoencoder_digest(self.vae_folder)
+        self.encoded = latents_of(self.cache, model.vae, digest, config.used_films)
         self.uncertainty = Uncertainty(kinds=4)
 
     def parts(self) -> dict[Part, nn.Module]:
@@ -255,8 +257,9 @@ class PocketMaterial:
         return loss, {"answer_loss": loss.detach(), "answer_tokens_right": right.mean()}
 
     def export(self, folder: Path) -> None:
-        """Write the whole model."""
+        """Write the whole model; the autoencoder as it was found, since encoded films are known by its files."""
         self.model.save_pretrained(folder, torch.float32)
+        shutil.copytree(self.vae_folder, folder / "vae", dirs_exist_ok=True)
 
     def report(self) -> list[str]:
         """The data."""

@@ -115,7 +115,7 @@ class Painter:
         assert [text for _, text in pairs] == [each.instruction for each in edits]
         self.step += 1
         frames = [render(each.target).frames.astype(int) + self.noise for each in edits]
-        return [Clip(np.uint8(each.clip(0, 255)), 8) for each in frames]
+        return [Clip(each.clip(0, 255).astype(np.uint8), 8) for each in frames]
 
 
 @pytest.mark.parametrize("noise", [4, 16])

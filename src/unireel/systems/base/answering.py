@@ -94,7 +94,8 @@ def prepare_view(frames: np.ndarray, size: int, judge: bool = True) -> Prepared:
     resized = (clip.height, clip.width) != (size, size)
     note = f"the frames were resized from {clip.width}x{clip.height} to {size}x{size}" if resized else None
     clip = clip.resized(size, size) if resized else clip
-    some = np.arange(CLIP_FRAMES) * len(clip) // CLIP_FRAMES  # few frames are held: the checker reads whole films
+    # Few frames are held: the checker reads whole films.
+    some = np.arange(CLIP_FRAMES) * len(clip) // CLIP_FRAMES
     reliable = not judge or observe(Clip(clip.frames[some], FPS)).plausible
     if not reliable:
         note = "; ".join(filter(None, ["the film is clearly outside the World, so this is unreliable", note]))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -26,7 +26,7 @@ COLUMN_SCALE = 0.15
 
 def widen(transformer: WanTransformer3DModel, seed: int = 0) -> None:
     """Let a decoder take the latents of a source beside its own input, in place; what is known stays."""
-    old = transformer.patch_embedding
+    old: Any = transformer.patch_embedding
     more = transformer.config["out_channels"]
     new = nn.Conv3d(old.in_channels + more, old.out_channels, old.kernel_size, old.stride)
     added = torch.randn(

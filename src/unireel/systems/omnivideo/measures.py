@@ -166,14 +166,14 @@ class Thinking(Task):
         }
         made = []
         for chosen in ([None] * len(items), thoughts):
-            if isinstance(items[0], FilmItem):
+            if isinstance(items[0], IndirectFilm):
                 made.append(model.generate_many([item.text for item in items], thoughts=chosen, **options))
             else:
                 pairs = [(item.source, item.text) for item in items]
                 made.append(model.edit_many(pairs, thoughts=chosen, **options))
         outcomes = []
         for item, thought, plain, clip in zip(items, thoughts, *made, strict=True):
-            facts = item.prompt.facts if isinstance(item, FilmItem) else item.edit.facts
+            facts = item.edit.facts if isinstance(item, IndirectEdit) else item.prompt.facts
             record = {"part": item.part, "index": item.index, "prompt": item.text}
             record |= {"meant": item.indirect.direct, "thought": thought and thought.prompt}
             record["understood"] = record["meant"] == record["thought"]
@@ -316,6 +316,6 @@ def all_measures() -> tuple[Task, ...]:
 def _thought(model: Any, item: IndirectFilm | IndirectEdit) -> Thought | None:
     """What the model thinks of a request, None if it does not finish."""
     try:
-        return model.think(item.text, None if isinstance(item, FilmItem) else item.source)
+        return model.think(item.text, None if isinstance(item, IndirectFilm) else item.source)
     except UserError:
         return None

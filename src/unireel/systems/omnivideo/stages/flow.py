@@ -1,7 +1,7 @@
 """Stage 2, second part, and stage 3: flow matching through the decoder, on two or on all four tasks at once."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false
 
 from __future__ import annotations
 

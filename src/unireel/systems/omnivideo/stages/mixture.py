@@ -187,7 +187,7 @@ class Mixture:
             said, why = (found.text, found.reasoning) if found else (prompt, "nothing is hidden.")
             return Sample(task, said, None, thought=Thought(why, prompt))
         if random.random() < self.config.plans:
-            prompt = plan_for(scene, random.permutation(len(scene.objects)))
+            prompt = plan_for(scene, random.permutation(len(scene.objects)).tolist())
         return Sample(task, prompt, place=place)
 
     def _edit(

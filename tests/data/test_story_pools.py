@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unireel.data.stories import LENGTHS, POOL, VIEWS, StoryPools, draw_view
+from unireel.data.stories import LENGTHS, POOL, VIEWS, StoryPools, ViewKind, draw_view
 from unireel.world.render import render_frames
 from unireel.world.scene import COLOURS, SHAPES
 from unireel.world.stories import sample_story
@@ -45,7 +45,8 @@ def test_the_evidence_shows_what_is_asked(pools):
 
 def test_views_have_their_size_and_rather_hold_what_is_asked(pools):
     random = np.random.default_rng(0)
-    for kind, size in {"pool": POOL, "even": 16, "shrunk": 32, "few": 8}.items():
+    sizes: dict[ViewKind, int] = {"pool": POOL, "even": 16, "shrunk": 32, "few": 8}
+    for kind, size in sizes.items():
         view = draw_view(kind, pools.needles[0], 8, random)
         assert len(view) == size and (np.diff(view) > 0).all()
         assert view[0] >= 0 and view[-1] < POOL

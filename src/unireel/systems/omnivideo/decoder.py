@@ -33,7 +33,7 @@ def widen(transformer: WanTransformer3DModel, seed: int = 0) -> None:
         (old.out_channels, more, *old.kernel_size), generator=torch.Generator().manual_seed(seed)
     )
     new.weight.data = torch.cat([old.weight.detach(), COLUMN_SCALE * added.to(old.weight)], dim=1)
-    new.bias.data = old.bias.detach().clone()
+    new.bias = nn.Parameter(old.bias.detach().clone())
     transformer.patch_embedding = new
     transformer.register_to_config(in_channels=old.in_channels + more)
 

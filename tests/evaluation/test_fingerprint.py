@@ -15,7 +15,7 @@ def write(folder: Path, name: str, content: bytes) -> None:
 
 def test_weights_and_configurations_count_and_nothing_else(tmp_path: Path) -> None:
     write(tmp_path, "vae/model.safetensors", b"weights")
-    write(tmp_path, "unireel.json", b"{}")
+    write(tmp_path, "unireel.json", b'{"system": "base"}')
     first = fingerprint(tmp_path)
     assert first == fingerprint(tmp_path)
     write(tmp_path, "README.md", b"words")
@@ -23,7 +23,7 @@ def test_weights_and_configurations_count_and_nothing_else(tmp_path: Path) -> No
     write(tmp_path, "vae/model.safetensors", b"weightz")
     second = fingerprint(tmp_path)
     assert second != first
-    write(tmp_path, "unireel.json", b'{"steps": 1}')
+    write(tmp_path, "unireel.json", b'{"system": "base", "steps": 1}')
     assert fingerprint(tmp_path) not in (first, second)
 
 

@@ -57,7 +57,7 @@ class PocketConfig:
         empty: share of prompts dropped for guidance, for both readers; ``unread``: dropped for the decoder's own text
             encoder only, so that what was understood must tell where both are combined.
         likeness: weight of the error between C_t's words and the states that the decoder's text encoder has for the
-            same words, from which a small connector learns a language within minutes, while films alone teach it little. In
+            same words: from these a small connector learns a language within minutes, films alone teach it little. In
             the first ``likeness_batches`` batches it learns nothing else.
         question_films, words: films in a batch of questions, and tokens of turns behind each; ``captions`` is the share
             that is also described, ``caption_weight`` the weight of such tokens.

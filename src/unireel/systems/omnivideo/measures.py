@@ -103,28 +103,29 @@ class Routing(Task):
         return []
 
 
+class Indirectly:
+    """Of an item that is asked for by an indirect request."""
+
+    indirect: Indirect
+
+    @property
+    def text(self) -> str:
+        """What is said."""
+        return self.indirect.text
+
+
 @dataclass(frozen=True)
-class IndirectFilm(FilmItem):
+class IndirectFilm(Indirectly, FilmItem):
     """A film to make from an indirect prompt."""
 
     indirect: Indirect
 
-    @property
-    def text(self) -> str:
-        """What is said."""
-        return self.indirect.text
-
 
 @dataclass(frozen=True)
-class IndirectEdit(EditItem):
+class IndirectEdit(Indirectly, EditItem):
     """A film to edit by an indirect instruction."""
 
     indirect: Indirect
-
-    @property
-    def text(self) -> str:
-        """What is said."""
-        return self.indirect.text
 
 
 class Thinking(Task):

@@ -35,12 +35,12 @@ class ContextMask:
         for block, processor in zip(transformer.blocks, self._processors, strict=True):
             block.attn2.set_processor(processor)
 
-    def watch(self, blocks: Sequence[int], head: int) -> list[MatmulAttention]:
+    def watch(self, blocks: Sequence[int], head: int) -> Sequence[MatmulAttention]:
         """Keep what ``head`` looks at in some blocks: processors whose ``seen`` (B, N, L) are its latest weights."""
         chosen = [self._processors[block] for block in blocks]
         for each in chosen:
             each.watched = head
-        return chosen  # type: ignore[return-value]
+        return chosen
 
     @contextmanager
     def of(self, there: Tensor | None) -> Iterator[None]:

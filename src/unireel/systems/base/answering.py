@@ -24,6 +24,8 @@ from unireel.world.scene import CLIP_FRAMES, FPS
 ANSWER_TOKENS, CAPTION_TOKENS = 8, 128
 """Longest answer and caption, in words and marks."""
 
+OUTSIDE = "the film is clearly outside the World, so this is unreliable"
+
 CAPTION_BEAMS = 4
 """Continuations of a caption that are kept: the likeliest next word can lead to something unlikely."""
 
@@ -83,7 +85,7 @@ def prepare(clip: Clip, size: int, judge: bool = True) -> Prepared:
         frames = clip.frames[chosen]
     reliable = not judge or observe(Clip(frames, FPS)).plausible
     if not reliable:
-        notes.insert(0, "the film is clearly outside the World, so this is unreliable")
+        notes.insert(0, OUTSIDE)
     evidence = tuple(Evidence(int(each), round(int(each) / clip.fps, 3)) for each in np.unique(chosen))
     return Prepared(np.ascontiguousarray(frames), evidence, reliable, "; ".join(notes) or None)
 
@@ -98,7 +100,7 @@ def prepare_view(frames: np.ndarray, size: int, judge: bool = True) -> Prepared:
     some = np.arange(CLIP_FRAMES) * len(clip) // CLIP_FRAMES
     reliable = not judge or observe(Clip(clip.frames[some], FPS)).plausible
     if not reliable:
-        note = "; ".join(filter(None, ["the film is clearly outside the World, so this is unreliable", note]))
+        note = "; ".join(filter(None, [OUTSIDE, note]))
     evidence = tuple(Evidence(each, round(each / FPS, 3)) for each in range(len(clip)))
     return Prepared(clip.frames[view_slots(len(clip))], evidence, reliable, note)
 

@@ -21,7 +21,7 @@ attention sees (UniVideo's, arXiv 2510.08377); or as more channels of the noisy 
 2211.09800), for which :func:`widen` makes room. Without a source the frames are zeros at time 1, the channels zeros."""
 
 COLUMN_SCALE = 0.15
-"""Standard deviation of the weights of new channels: from zeros, beside noise, they hardly grow (docs/log.md, run 16)."""
+"""Standard deviation of the weights of new channels: from zeros they hardly grow beside noise (docs/log.md, run 16)."""
 
 
 def widen(transformer: WanTransformer3DModel, seed: int = 0) -> None:

@@ -91,6 +91,10 @@ class PocketConfig:
     uniform: float = 0.2
     data_seed: int = 13
 
+    def __post_init__(self) -> None:
+        if self.likeness_batches and not self.likeness:
+            raise ValueError("likeness_batches: batches of likeness alone need a likeness above 0")
+
     def material(self) -> PocketMaterial:
         """The system with its data."""
         return PocketMaterial(self)

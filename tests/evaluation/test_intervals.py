@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from unireel.evaluation.intervals import drop, mean, rate
+from unireel.evaluation.intervals import averaged, clustered, drop, mean, rate
 
 
 @settings(max_examples=50)
@@ -46,6 +46,26 @@ def test_drop_is_paired() -> None:
     # Paired differences are 30 ones and 70 zeros: narrower than two independent rates would be.
     assert score.high - score.low < 2 * 1.96 * np.sqrt(0.6 * 0.4 / 100 + 0.3 * 0.7 / 100) * 0.8
     assert drop(before, before).value == 0
+
+
+def test_groups_count_alike_whatever_their_size() -> None:
+    large, small = [True] * 80 + [False] * 20, [False] * 3 + [True]
+    score = averaged([(large, [str(n) for n in range(100)]), (small, list("abcd"))])
+    assert (score.value, score.n) == (pytest.approx((0.8 + 0.25) / 2), 104)
+    assert score.low < score.value < score.high
+    # One group alone is the clustered bootstrap of it.
+    alone = averaged([(large, [str(n // 2) for n in range(100)])])
+    other = clustered(large, [str(n // 2) for n in range(100)])
+    assert (alone.low, alone.high) == (
+        pytest.approx(other.low, abs=0.02),
+        pytest.approx(other.high, abs=0.02),
+    )
+    certain = averaged([([True] * 5, list("abcde"))] * 6)
+    assert certain.low <= certain.value <= certain.high
+    with pytest.raises(ValueError, match="at least one"):
+        averaged([([], []), ([True], ["a"])])
+    with pytest.raises(ValueError, match="2 values of 1 clusters"):
+        averaged([([True, False], ["a"])])
 
 
 def test_nothing_has_no_score() -> None:

@@ -12,6 +12,7 @@ from unireel.errors import UsageError, UserError
 from unireel.evaluation.intervals import Score
 from unireel.evaluation.quality import psnr
 from unireel.evaluation.worldbench import Ledger, Plan, Setting, all_tasks, chosen_parts, runner
+from unireel.evaluation.worldbench.images import TAGS
 from unireel.evaluation.worldbench.reference import Reference, Said
 from unireel.evaluation.worldbench.runner import add_up, checker_scores, evaluate
 from unireel.evaluation.worldbench.task import Model
@@ -39,11 +40,12 @@ def scores_of(model: Model, plan: Plan, folder: Path) -> dict[str, Score]:
 
 @pytest.mark.parametrize("split", ["test", "compositional"])
 def test_the_renderer_itself_is_right_in_every_category(plan: MakePlan, tmp_path: Path, split: str) -> None:
-    everything = plan("t2v,i2v,edit,qa,caption", 2, split)
+    everything = plan("t2v,t2i,i2v,edit,qa,caption", 2, split)
     found = scores_of(Reference(everything, 0), everything, tmp_path / "run")
     keys = {
         "t2v/overall",
         *(f"t2v/{each}" for each in CATEGORIES),
+        *(f"t2i/{each}" for each in ("overall", *TAGS)),
         "i2v/overall",
         "i2v/first_frame",
         "i2v/motion",
@@ -63,9 +65,9 @@ def test_the_renderer_itself_is_right_in_every_category(plan: MakePlan, tmp_path
 
 
 def test_another_scene_is_at_the_level_of_chance(plan: MakePlan, tmp_path: Path) -> None:
-    some = plan("t2v/overall,motion,i2v,qa/background,qa/existence,caption", 16)
+    some = plan("t2v/overall,motion,t2i,i2v,qa/background,qa/existence,caption", 16)
     found = scores_of(Reference(some, 1), some, tmp_path / "run")
-    for key in ("t2v/overall", "t2v/motion", "i2v/overall", "i2v/first_frame"):
+    for key in ("t2v/overall", "t2v/motion", "t2i/overall", "i2v/overall", "i2v/first_frame"):
         assert found[key].value <= 0.1, key
     assert found["qa/background"].low < 1 / 5 < found["qa/background"].high
     assert found["qa/existence"].low < 1 / 2 < found["qa/existence"].high
@@ -219,6 +221,31 @@ def test_a_film_of_another_size_is_an_error(plan: MakePlan, tmp_path: Path) -> N
         scores_of(Large(some, 0), some, tmp_path / "run")
 
 
+def test_pictures_are_one_frame_and_their_mean_needs_all_six(plan: MakePlan, tmp_path: Path) -> None:
+    class Watched(Reference):
+        lengths: set[int] = set()  # noqa: RUF012
+
+        def generate_many(self, prompts: Sequence[str], *args, **kwargs) -> list[Clip]:
+            clips = super().generate_many(prompts, *args, **kwargs)
+            self.lengths.update(map(len, clips))
+            return clips
+
+    whole = plan("t2i", 2)
+    model = Watched(whole, 0)
+    found = scores_of(model, whole, tmp_path / "whole")
+    assert model.lengths == {1}
+    assert (found["t2i/overall"].value, found["t2i/overall"].n) == (1, 12)
+    some = plan("t2i/counting,t2i/colour", 2)
+    assert set(scores_of(Watched(some, 0), some, tmp_path / "some")) == {"t2i/counting", "t2i/colour"}
+
+    class Films(Reference):
+        def generate_many(self, prompts: Sequence[str], *args, **kwargs) -> list[Clip]:
+            return super().generate_many(prompts)
+
+    with pytest.raises(UserError, match=r"WorldBench needs \(1, 48, 48, 3\)"):
+        scores_of(Films(some, 0), some, tmp_path / "films")
+
+
 def test_a_ledger_of_another_world_is_refused(plan: MakePlan, tmp_path: Path) -> None:
     some = plan("t2v/colour", 1)
     ledger = Ledger(tmp_path / "run", {})
@@ -240,8 +267,9 @@ def test_items_of_parts_and_seeds_differ_and_repeat() -> None:
             assert [item.index for item in items] == [0, 1, 2]
             assert items[0].scene.signature() == other.item(part, 0, setting).scene.signature()
             assert items[0].scene != task.item(part, 0, Setting("test", 1, 48)).scene
-    overall = tasks[-1].item("t2v/overall", 0, setting).scene
-    assert overall != tasks[-2].item("i2v/overall", 0, setting).scene
+    by_name = {task.name: task for task in tasks}
+    overall = by_name["t2v"].item("t2v/overall", 0, setting).scene
+    assert overall != by_name["i2v"].item("i2v/overall", 0, setting).scene
 
 
 def test_names_of_categories() -> None:
@@ -257,6 +285,8 @@ def test_names_of_categories() -> None:
     assert len(parts("t2v")) == 12
     assert len(parts("t2v", "i2v", "qa", "caption")) == 12 + 1 + 15 + 1
     assert parts("edit/add") == ["edit/add"]
+    assert len(parts("t2i")) == 6
+    assert parts("t2i/two-objects", "two-objects") == ["t2i/two objects", "t2v/two objects"]
     assert len(parts("edit")) == 8
     for name in ("teleport", "", "qa/teleport"):
         with pytest.raises(UsageError, match=r"accepted: .*single-object"):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unireel.evaluation.worldbench.images import TAGS
 from unireel.world.facts import Fact, Referent, holds_in
 from unireel.world.language import (
     caption_facts,
@@ -16,6 +17,7 @@ from unireel.world.language import (
 )
 from unireel.world.sampling import CATEGORIES, MIXTURE, sample_scene
 from unireel.world.scene import COLOURS, SHAPES, Object, Scene
+from unireel.world.splits import split_of
 from unireel.world.stories import sample_story
 
 RED_STAR, BLUE_RING = Referent("star", "red"), Referent("ring", "blue")
@@ -33,6 +35,21 @@ def test_prompts_are_read_back(index: int, seed: int, category: str, split: str)
     assert set(reading.facts) == set(prompt.facts), prompt.text
     assert reading.skipped == []
     assert all(holds_in(scene, each) for each in reading.facts)
+
+
+@given(seeds, seeds, st.sampled_from(tuple(TAGS)), splits)
+def test_prompts_for_pictures_speak_of_no_motion(index: int, seed: int, category: str, split: str):
+    scene = sample_scene(1, index, split, category, still=True)
+    assert split_of(scene) == split
+    assert not any(each.events for each in scene.objects) and scene.camera.motion == "still"
+    prompt = prompt_for(scene, seed, category, picture=True)
+    reading = read(prompt.text)
+    assert set(reading.facts) == set(prompt.facts), prompt.text
+    assert reading.skipped == []
+    kinds = {each.kind for each in prompt.facts}
+    assert {"count", "object"} <= kinds <= {"count", "object", "size", "relation", "background", "style"}
+    assert category != "position" or "relation" in kinds
+    assert not {"start", "end", "while", "still", "camera"} & set(prompt.text.split())
 
 
 @given(seeds, st.none() | seeds, categories, splits)

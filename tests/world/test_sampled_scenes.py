@@ -103,3 +103,9 @@ def test_categories_show_what_they_are_named_after(category):
 def test_unknown_splits_and_categories_are_refused(arguments):
     with pytest.raises(UsageError, match="accepted"):
         sample_scene(*arguments)
+
+
+@pytest.mark.parametrize("category", ["motion", "repetition", "order", "state change", "camera"])
+def test_what_has_to_move_cannot_be_still(category):
+    with pytest.raises(UsageError, match=f"'{category}' asks for motion"):
+        sample_scene(0, 0, "test", category, still=True)

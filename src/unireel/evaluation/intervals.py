@@ -96,6 +96,34 @@ def clustered(values: Sequence[float], clusters: Sequence[str]) -> Score:
     return Score(float(sample.mean()), float(low), float(high), sample.size)
 
 
+def averaged(groups: Sequence[tuple[Sequence[float], Sequence[str]]]) -> Score:
+    """The unweighted mean of the means of ``groups``, which are (values, clusters) with at least one value each.
+
+    Groups of different size count alike. Whole clusters are resampled within each group (percentile bootstrap, 2000
+    resamples, fixed seed).
+
+    Raises:
+        ValueError: there are no groups, or one has no values, or not as many as clusters.
+    """
+    if not groups or not all(values for values, _ in groups):
+        raise ValueError("a mean of groups needs at least one value in each")
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    draws = np.zeros(RESAMPLES)
+    for values, clusters in groups:
+        if len(values) != len(clusters):
+            raise ValueError(f"{len(values)} values of {len(clusters)} clusters")
+        _, places = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+        sums, counts = np.bincount(places, np.asarray(values, dtype=np.float64)), np.bincount(places)
+        drawn = generator.integers(0, sums.size, (RESAMPLES, sums.size))
+        draws += sums[drawn].sum(1) / counts[drawn].sum(1) / len(groups)
+    value = sum(sum(values) / len(values) for values, _ in groups) / len(groups)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    # Adding up a share of each draw rounds: the ends must not pass the value where nothing varies.
+    return Score(
+        value, min(float(low), value), max(float(high), value), sum(len(values) for values, _ in groups)
+    )
+
+
 def drop(before: Sequence[bool], after: Sequence[bool]) -> Score:
     """The mean of ``before`` minus ``after``, which are outcomes of the same samples in the same order.
 

@@ -87,7 +87,12 @@ WISHES: dict[str, Wish] = {
 
 
 def sample_scene(
-    seed: int, index: int, split: str = "train", category: str = MIXTURE, size: int = 64
+    seed: int,
+    index: int,
+    split: str = "train",
+    category: str = MIXTURE,
+    size: int = 64,
+    still: bool = False,
 ) -> Scene:
     """Scene number ``index`` of the endless sequence that belongs to ``seed``, ``split``, ``category`` and ``size``.
 
@@ -96,21 +101,27 @@ def sample_scene(
         split: one of :data:`SPLITS`.
         category: :data:`MIXTURE` or one of :data:`CATEGORIES`.
         size: canvas side in pixels (64, 48 or 32).
+        still: nothing moves, neither objects nor camera, so that one frame shows all there is.
 
     Raises:
-        UsageError: unknown split, category or size.
+        UsageError: unknown split, category or size, or a still scene of a category that asks for motion.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split '{split}'; accepted: {', '.join(SPLITS)}")
     if category not in WISHES:
         raise UsageError(f"unknown category '{category}'; accepted: {', '.join(WISHES)}")
+    wish = WISHES[category]
+    if still:
+        if wish.still == 0.0 or wish.order or wish.camera:
+            raise UsageError(f"category '{category}' asks for motion; still scenes have none")
+        wish = dataclasses.replace(wish, still=1.0, order=False, camera=False)
     random = Random(f"{seed}/{index}/{split}/{category}/{size}")
     while True:
-        said = _draw(random, WISHES[category], split, size)
+        said = _draw(random, wish, split, size)
         if split_of(said) != split:
             continue
         placed = place(said, random)
-        if placed is not None and (not WISHES[category].related or relation(placed, 0, 1, 0)):
+        if placed is not None and (not wish.related or relation(placed, 0, 1, 0)):
             return placed
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from unireel.errors import UserError
-from unireel.evaluation.intervals import BOOTSTRAP_SEED, RESAMPLES, Score, clustered
+from unireel.evaluation.intervals import Score, averaged, clustered
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
@@ -78,23 +76,10 @@ def summary(results: Sequence[Judged]) -> dict[str, Score]:
     solved: defaultdict[tuple[str, str], bool] = defaultdict(bool)
     for each in results:
         solved[each.tag, each.prompt] |= each.correct
+    groups = [([e.correct for e in found], [e.prompt for e in found]) for found in by_tag.values()]
     return {
-        "overall": _overall(by_tag, scores),
+        "overall": averaged(groups),
         **scores,
         "images": clustered([e.correct for e in results], [f"{e.tag}\0{e.prompt}" for e in results]),
         "prompts": clustered(list(solved.values()), [f"{tag}\0{prompt}" for tag, prompt in solved]),
     }
-
-
-def _overall(by_tag: Mapping[str, Sequence[Judged]], scores: Mapping[str, Score]) -> Score:
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    draws = np.zeros(RESAMPLES)
-    for found in by_tag.values():
-        _, places = np.unique([each.prompt for each in found], return_inverse=True)
-        sums = np.bincount(places, [each.correct for each in found])
-        counts = np.bincount(places)
-        drawn = generator.integers(0, sums.size, (RESAMPLES, sums.size))
-        draws += sums[drawn].sum(1) / counts[drawn].sum(1) / len(by_tag)
-    value = sum(score.value for score in scores.values()) / len(scores)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return Score(value, float(low), float(high), sum(score.n for score in scores.values()))

@@ -152,9 +152,13 @@ class ImageToVideo(Task):
 
 
 def make_films(
-    model: Model, items: Sequence[FilmItem], setting: Setting, images: list[np.ndarray] | None
+    model: Model,
+    items: Sequence[FilmItem],
+    setting: Setting,
+    images: list[np.ndarray] | None,
+    frames: int = CLIP_FRAMES,
 ) -> list[Clip]:
-    """One film of 17 frames for each item.
+    """One film of ``frames`` frames for each item.
 
     Raises:
         UserError: the model's films have another size than it says.
@@ -163,7 +167,7 @@ def make_films(
     options = {
         "images": images,
         "seeds": [item.seed for item in items],
-        "frames": CLIP_FRAMES,
+        "frames": frames,
         "steps": setting.steps,
         "guidance": setting.guidance,
         "batch_size": setting.batch,
@@ -172,13 +176,13 @@ def make_films(
         clips = [each.clip for each in model.best_of_many(prompts, setting.best_of, **options)]  # type: ignore[attr-defined]
     else:
         clips = model.generate_many(prompts, **options)
-    check_films(clips, setting)
+    check_films(clips, setting, frames)
     return clips
 
 
-def check_films(clips: Sequence[Clip], setting: Setting) -> None:
-    """Raise a :class:`UserError` unless all films have the World's length and the setting's size."""
-    wanted = (CLIP_FRAMES, setting.size, setting.size, 3)
+def check_films(clips: Sequence[Clip], setting: Setting, frames: int = CLIP_FRAMES) -> None:
+    """Raise a :class:`UserError` unless all films have that many frames and the setting's size."""
+    wanted = (frames, setting.size, setting.size, 3)
     for clip in clips:
         if clip.frames.shape != wanted:
             raise UserError(f"the model made frames of shape {clip.frames.shape}; WorldBench needs {wanted}")

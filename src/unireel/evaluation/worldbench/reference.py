@@ -74,7 +74,7 @@ class Reference:
             raise UserError(
                 f"the reference model only knows the benchmark's own requests, not '{unknown[0]}'"
             )
-        return [render(self._films[key]) for key in keys]
+        return [render(self._films[key])[:frames] for key in keys]
 
     def edit(
         self,

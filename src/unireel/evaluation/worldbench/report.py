@@ -12,12 +12,21 @@ from unireel.evaluation.worldbench.task import Exhibit, Task
 
 TITLES = {
     "t2v": "Films from words",
+    "t2i": "Pictures from words",
     "i2v": "Films from a first frame and words",
     "edit": "Edits",
     "qa": "Questions",
     "caption": "Captions",
 }
-HEADLINES = ("t2v/overall", "i2v/overall", "edit/overall", "qa/static", "qa/dynamic", "caption/f1")
+HEADLINES = (
+    "t2v/overall",
+    "t2i/overall",
+    "i2v/overall",
+    "edit/overall",
+    "qa/static",
+    "qa/dynamic",
+    "caption/f1",
+)
 """The scores that sum up a task."""
 
 

@@ -31,10 +31,10 @@ class Setting:
     batch: int = 16
     best_of: int = 1
 
-    def scene(self, part: str, index: int, category: str = MIXTURE) -> Scene:
+    def scene(self, part: str, index: int, category: str = MIXTURE, still: bool = False) -> Scene:
         """Scene number ``index`` of a part. Every part has a sequence of its own, so that figures are independent."""
         stream = stable_hash(f"worldbench/{self.seed}/{part}") % 2**31
-        return sample_scene(stream, index, self.split, category, self.size)
+        return sample_scene(stream, index, self.split, category, self.size, still)
 
     def item_seed(self, part: str, index: int) -> int:
         """The seed of an item's wording and noise, in [0, 2**31)."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from unireel.errors import UsageError
 from unireel.evaluation.worldbench.editing import Edits
 from unireel.evaluation.worldbench.generation import ImageToVideo, TextToVideo
+from unireel.evaluation.worldbench.images import TextToImage
 from unireel.evaluation.worldbench.task import Task
 from unireel.evaluation.worldbench.understanding import Captions, Questions
 
@@ -14,10 +15,9 @@ from unireel.evaluation.worldbench.understanding import Captions, Questions
 def all_tasks() -> tuple[Task, ...]:
     """Every task, in the order in which they are measured.
 
-    Films made together with a description (``joint/*``) and questions about stories (``qa/needle``) are added here
-    when there is a model that does them.
+    Films made together with a description (``joint/*``) are added here when there is a model that does them.
     """
-    return Captions(), Questions(), Edits(), ImageToVideo(), TextToVideo()
+    return Captions(), Questions(), Edits(), TextToImage(), ImageToVideo(), TextToVideo()
 
 
 def chosen_parts(names: Iterable[str], tasks: Sequence[Task]) -> list[tuple[Task, str]]:

@@ -35,14 +35,15 @@ class Prompt:
     facts: tuple[Fact, ...]
 
 
-def prompt_for(scene: Scene, seed: int, category: str = "mixture") -> Prompt:
+def prompt_for(scene: Scene, seed: int, category: str = "mixture", picture: bool = False) -> Prompt:
     """A request that ``scene`` fulfils, in at most :data:`MAX_PROMPT_WORDS` words.
 
-    Category "position" always says how the objects lie to each other, other categories sometimes do.
+    Category "position" always says how the objects lie to each other, other categories sometimes do. With ``picture``
+    not a word is about motion, camera or time: ``scene`` is still, and its first frame fulfils the request.
     """
     random = scene_random(scene, "prompt", seed)
     for spare in range(3):
-        prompt = _Writer(scene, random, category, spare).write()
+        prompt = _Writer(scene, random, category, spare, picture).write()
         if len(words(prompt.text)) <= MAX_PROMPT_WORDS:
             break
     return prompt
@@ -51,8 +52,9 @@ def prompt_for(scene: Scene, seed: int, category: str = "mixture") -> Prompt:
 class _Writer:
     """Writes one prompt; a higher ``spare`` leaves more of the optional things out."""
 
-    def __init__(self, scene: Scene, random: Random, category: str, spare: int) -> None:
+    def __init__(self, scene: Scene, random: Random, category: str, spare: int, picture: bool) -> None:
         self.scene, self.random, self.category, self.spare = scene, random, category, spare
+        self.picture = picture
         self.groups = groups(scene)
         self.facts: list[Fact] = []
 
@@ -65,7 +67,9 @@ class _Writer:
         if relation and not body.beside:
             after.append(self._relation_clause(relation))
         text = self._background(body.text, after)
-        if scene.camera.motion != "still" or (self.spare == 0 and random.random() < 0.1):
+        if not self.picture and (
+            scene.camera.motion != "still" or (self.spare == 0 and random.random() < 0.1)
+        ):
             after.append(camera_phrase(scene.camera.motion, random.randrange(2)))
             self.facts.append(Fact("camera", value=scene.camera.motion))
         random.shuffle(after)
@@ -98,7 +102,7 @@ class _Writer:
             size = group.figure.size if self.spare < 2 and random.random() < 0.5 else None
             self._object_facts(group, size)
             clause = noun_phrase(group.referent, size, len(group.indices))
-            if group.figure.events or random.random() < 0.9:
+            if not self.picture and (group.figure.events or random.random() < 0.9):
                 clause = f"{clause} {said_of(group.figure, random, many)}"
                 self.facts.extend(Fact("motion", group.referent, each) for each in motions(group.figure))
             text += joint + clause
@@ -117,7 +121,7 @@ class _Writer:
                 self.facts.append(Fact("order", before.referent, other=after.referent))
                 joints.append(random.choices((", then ", " before "), (3, 1))[0])
             else:
-                joints.append(random.choices((", ", " and ", " while "), (4, 2, 1))[0])
+                joints.append(random.choices((", ", " and ", " while "), (4, 2, 0 if self.picture else 1))[0])
         if len(order) == 2 and joints[1] == ", then " and random.random() < 0.25:
             joints[0] = "first "
         return order, joints
@@ -137,7 +141,7 @@ class _Writer:
         if len(able) < 2 or (not position and (self.spare or len(able) > 3 or random.random() >= 0.2)):
             return None
         one, two = random.sample(able, 2)
-        when = "last" if not position and random.random() < 0.2 else "first"
+        when = "last" if not (position or self.picture) and random.random() < 0.2 else "first"
         frame = 0 if when == "first" else self.scene.frames - 1
         found = relation_at(self.scene, one.indices[0], two.indices[0], frame)
         return (one, found, two, when) if found else None
@@ -146,7 +150,7 @@ class _Writer:
         one, how, two, when = relation
         self.facts.append(Fact("relation", one.referent, how, two.referent, when))
         clause = relation_phrase(one.referent, how, two.referent, self.random.randrange(2))
-        said = when == "last" or self.random.random() < 0.3
+        said = not self.picture and (when == "last" or self.random.random() < 0.3)
         return f"{WHEN[when]} {clause}" if said else clause
 
     def _can_be_beside(self, relation: tuple[Group, str, Group, str]) -> bool:

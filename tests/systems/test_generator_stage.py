@@ -117,6 +117,46 @@ def test_it_learns_and_starts_from_what_it_exported(folders, tmp_path):
         assert torch.equal(parameter, weights[name]), name
 
 
+def test_it_widens_what_it_starts_from(folders, tmp_path):
+    stage = stage_of(folders)
+    stage.export(tmp_path)
+    wide = stage_of(folders, start_from=str(tmp_path), heads=4, ffn=64)
+    assert wide.module["binding"].sight.in_features == 64
+    batch = stage.batch(3)
+    errors = []
+    for each in (stage, wide):
+        torch.manual_seed(1)
+        text = torch.randn(4, 7, 32)
+        errors.append(float(each.flow(batch, text)[1]))
+    assert errors[1] == pytest.approx(errors[0], rel=1e-4)
+
+
+def test_new_heads_learn_alone_at_first(folders):
+    gradients = {}
+    for name, settings in {
+        "warm": {"warm_heads": 4},
+        "without": {"drawing": 0.0, "masks": 0.0},
+        "with": {},
+    }.items():
+        stage = stage_of(folders, **settings)
+        torch.manual_seed(2)
+        stage.loss(stage.batch(3))[0].backward()
+        gradients[name] = stage.module["transformer"].blocks[0].ffn.net[2].weight.grad
+        if name == "warm":
+            assert stage.module["binding"].sight.weight.grad.abs().max() > 0
+    assert torch.allclose(gradients["warm"], gradients["without"], rtol=1e-4, atol=1e-7)
+    assert (gradients["with"] - gradients["without"]).norm() > 0.1 * gradients["without"].norm()
+    stage = stage_of(folders, warm_heads=3)
+    assert not stage.batch(3)["warming"]
+
+
+def test_the_text_encoder_can_stay_as_it_is(folders):
+    stage = stage_of(folders, train_text=False)
+    stage.loss(stage.batch(3))[0].backward()
+    assert all(each.grad is None for each in stage.module["text_encoder"].parameters())
+    assert all(each.grad is not None for each in stage.module["transformer"].parameters())
+
+
 def test_samples_show_both_kinds_of_films(folders):
     picture = stage_of(folders).samples()["films"]
     assert picture.shape == (6 * 32, 2 * 5 * 32, 3) and picture.dtype == np.uint8

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unireel.training.distributed import is_sharded, part, whole
+from unireel.training.precision import has_fast_bf16
 from unireel.training.recipe import OptimizerConfig
 from unireel.training.stage import ParameterRule
 
@@ -109,7 +110,7 @@ class Muon(torch.optim.Optimizer):
             direction = grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
             directions.append(direction.full_tensor() if is_sharded(direction) else direction)
         stacked = torch.stack([direction.reshape(shape) for direction in directions])
-        if stacked.is_cuda:
+        if has_fast_bf16(stacked.device):
             stacked = stacked.bfloat16()
         updates = orthogonalise(stacked, group["steps"]).to(parameters[0].dtype)
         scale = -group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))

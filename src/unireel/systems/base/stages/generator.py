@@ -26,6 +26,7 @@ from unireel.backbones.wan import (
     predict,
     token_times,
 )
+from unireel.backbones.widen import twice_as_wide
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
 from unireel.data.latents import autoencoder_digest, latents_of
 from unireel.data.lessons import Lessons
@@ -53,7 +54,8 @@ _NO_NUMBERS = (0.0,) * 6
 class GeneratorConfig:
     """Sizes of the model and what it sees.
 
-    Of the ``film_count`` cached films the first ``used_films`` are encoded and trained on.
+    A transformer of ``start_from`` with half the ``heads`` is widened (:mod:`unireel.backbones.widen`); otherwise its
+    own sizes hold. Of the ``film_count`` cached films the first ``used_films`` are encoded and trained on.
     ``text_batches`` micro-batches of ``text_batch`` prompts come first and teach the text encoder alone, then
     ``picture_batches`` of ``picture_batch`` first frames (a fifth of the tokens), then batches of ``batch_size`` films,
     every ``picture_every``-th of them pictures again. ``plans`` is the share of prompts that are plans
@@ -62,7 +64,9 @@ class GeneratorConfig:
     ``prediction`` is what the network puts out, see :func:`~unireel.backbones.wan.predict_velocity`. The weights of the
     auxiliary losses of :class:`~unireel.systems.base.stages.binding.Binding`: ``words``, ``attention`` in blocks
     ``attention_blocks``, ``drawing`` on the states after block ``drawing_block``, ``masks`` on those after block
-    ``masks_block``.
+    ``masks_block``. In the first ``warm_heads`` batches their heads learn alone, from states as they are: new heads
+    would pull what has been learned to where they happen to be. Without ``train_text`` the text encoder stays as it is,
+    so that whatever has learned to speak in its states is still understood.
     """
 
     films: str = "cache/films-48"
@@ -70,10 +74,10 @@ class GeneratorConfig:
     used_films: int = 40_000
     size: int = 48
     vae: str = "runs/pocket/autoencoder-whole/export/vae"
-    width: int = 128
+    width: int = 256
     layers: int = 8
-    heads: int = 2
-    ffn: int = 768
+    heads: int = 4
+    ffn: int = 1024
     text_width: int = 128
     text_layers: int = 2
     text_length: int = PLAN_WORDS + 1
@@ -97,6 +101,8 @@ class GeneratorConfig:
     drawing_block: int = 4
     masks: float = 1.0
     masks_block: int = 6
+    warm_heads: int = 0
+    train_text: bool = True
     data_seed: int = 3
     start_from: str = ""
 
@@ -120,6 +126,8 @@ class GeneratorStage(Stage):
             transformer = WanTransformer3DModel.from_pretrained(
                 Path(config.start_from) / "transformer"
             ).float()
+            if config.heads == 2 * transformer.config.num_attention_heads:
+                transformer = twice_as_wide(transformer, config.ffn)
         else:
             text_encoder = pocket_text_encoder(len(self.tokenizer), config.text_width, config.text_layers, 4)
             transformer = pocket_transformer(
@@ -131,6 +139,7 @@ class GeneratorStage(Stage):
                 config.patch,
                 config.text_width,
             )
+        text_encoder.requires_grad_(config.train_text)
         transformer.set_attn_processor(MatmulAttention())
         self._watched = [MatmulAttention(watched=0) for _ in config.attention_blocks]
         for block, watched in zip(config.attention_blocks, self._watched, strict=True):
@@ -218,6 +227,7 @@ class GeneratorStage(Stage):
         return batch | {
             "latents": torch.from_numpy(latents.astype(np.float32)),
             "clean": torch.from_numpy(clean),
+            "warming": torch.tensor(index < own.warm_heads),
         }
 
     def _text(self, scene: Scene, planned: bool, clean: bool, random: np.random.Generator) -> str:
@@ -240,6 +250,8 @@ class GeneratorStage(Stage):
         flow, error = self.flow(batch, text)
         owner = binding.owner(batch)
         seen = [binding.attention(each.seen, named, owner, batch["ids"]) for each in self._watched]
+        if batch["warming"]:
+            self._hidden = {number: each.detach() for number, each in self._hidden.items()}
         drawing, shares = binding.drawing(self._hidden[own.drawing_block], owner, batch)
         masks = binding.masks(self._hidden[own.masks_block], owner, batch)
         self._hidden.clear()

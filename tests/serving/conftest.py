@@ -111,3 +111,24 @@ def api_on(engine_on: Callable[..., Engine]) -> Iterator[Callable[..., httpx.Cli
         server.should_exit = True
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def imaginative(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
+    """A tiny, untrained model of Uni-ViGU, saved and loaded: it makes films and their descriptions together."""
+    import torch
+
+    from unireel.backbones.uni_wan_files import with_text
+    from unireel.systems.base.pipeline import BasePipeline
+    from unireel.systems.univigu.pipeline import UniViguPipeline
+
+    torch.manual_seed(0)
+    base = BasePipeline.from_pretrained(untrained)
+    parts = {name: getattr(base, name) for name in ("vae", "text_encoder", "tokenizer")}
+    transformer: Any = with_text(base.transformer, len(base.tokenizer), text_mask=True, text_slots=96)
+    with torch.no_grad():
+        transformer.text_head.weight.normal_(std=0.3)  # it starts at zero and would say one word for ever
+    model = UniViguPipeline(**parts, transformer=transformer, steps=2, caption_slots=10, text_steps=3)
+    folder = tmp_path_factory.mktemp("models") / "imaginative"
+    model.save_pretrained(folder, torch.float32)
+    return ServedModel.load(str(folder), "cpu")

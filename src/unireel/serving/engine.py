@@ -11,9 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unireel.clip import Clip
 from unireel.errors import UserError
@@ -23,6 +23,9 @@ from unireel.serving.jobs import FilmRequest, Job, new_id
 from unireel.serving.metrics import Metrics
 from unireel.serving.model import ServedModel
 from unireel.serving.store import JobStore
+
+if TYPE_CHECKING:
+    from unireel.systems.univigu.pipeline import Imagined
 
 logger = logging.getLogger("unireel.serving")
 
@@ -195,6 +198,19 @@ class Engine:
             raise
         return futures
 
+    def imagine(
+        self, requests: Sequence[FilmRequest], source: Clip | None = None
+    ) -> dict[str, Future[Imagined]]:
+        """As :meth:`make`, of films with their descriptions; the model must be able to.
+
+        Raises:
+            ApiError: as :meth:`submit`.
+        """
+        futures: dict[str, Future[Any]] = dict(
+            self.make([replace(request, imagine=True) for request in requests], source)
+        )
+        return futures
+
     def ended(self, job: Job) -> Future[Clip | None]:
         """When a listed job ends: the film as the model made it (None if that was before this call), or an
         :class:`ApiError` if it failed, was deleted, or the server stops. Its files are in ``store.files(job)``."""
@@ -356,8 +372,12 @@ class Engine:
         self._answer(model)
         self._sweep()
 
-    def _end(self, job: Job, clip: Clip | None) -> None:
-        """Keep a film, or the failure if there is none; hand it to those who wait."""
+    def _end(self, job: Job, clip: Any) -> None:
+        """Keep a film, or the failure if there is none; hand it to those who wait.
+
+        Args:
+            clip: a ``Clip``; of a job that says ``imagine``, which is always transient, an ``Imagined``.
+        """
         if job.id not in self._running:
             return
         try:
@@ -374,7 +394,7 @@ class Engine:
         self.metrics.jobs.labels("completed" if clip is not None else "failed").inc()
         self._resolve(job.id, clip if clip is not None else ApiError("generation_failed"))
 
-    def _resolve(self, id: str, outcome: Clip | ApiError | None) -> None:
+    def _resolve(self, id: str, outcome: Clip | Imagined | ApiError | None) -> None:
         with self._mutex:
             futures = self._waiting.pop(id, [])
         for future in futures:

@@ -33,6 +33,7 @@ class FilmRequest:
         guidance: scale of classifier-free guidance; None for the model's.
         scale: whole-number enlargement of the pixels when the film is written.
         edit: whether ``source`` is a film to change; else, if there is one, it is a first frame.
+        imagine: whether a description is made together with the film.
         model: name of the model that is to make it; "" for whichever is served.
         height, width, fps: of the file, for clients who ask about the job; they decide nothing.
     """
@@ -44,6 +45,7 @@ class FilmRequest:
     guidance: float | None = None
     scale: int = 1
     edit: bool = False
+    imagine: bool = False
     model: str = ""
     height: int = 0
     width: int = 0

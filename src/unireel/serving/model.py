@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,11 +14,24 @@ from unireel.errors import UserError
 from unireel.serving.errors import ApiError
 from unireel.serving.jobs import Job
 
+if TYPE_CHECKING:
+    from unireel.systems.univigu.pipeline import Imagined
+
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all); what it raises ends the work."""
 
 SMALL_SIDE = 384
 """Films of small models are enlarged by default, by the largest whole factor that keeps them within this."""
+
+
+VERBS = {
+    "generate": "generate_many",
+    "edit": "edit",
+    "ask": "ask_many",
+    "caption": "caption_many",
+    "imagine": "imagine_many",
+}
+"""What a model can do, and the method by which it does it; whatever has the method can do it."""
 
 
 class ServedModel:
@@ -30,7 +43,7 @@ class ServedModel:
         fps: frames per second of its films.
         lengths: numbers of frames that it can make, rising; 1 is a picture.
         steps: of its sampler, by default.
-        abilities: of "generate", "edit", "ask", "caption", "reflect".
+        abilities: of "generate", "edit", "ask", "caption", "imagine", "reflect".
     """
 
     def __init__(self, pipeline: Any, name: str, folder: Path | None = None) -> None:
@@ -41,8 +54,7 @@ class ServedModel:
         self.fps = float(FPS)
         self.lengths = tuple(range(1, CLIP_FRAMES + 1, 4))
         self.steps = int(pipeline.config["steps"])
-        verbs = {"generate": "generate_many", "edit": "edit", "ask": "ask_many", "caption": "caption_many"}
-        self.abilities = frozenset(verb for verb, method in verbs.items() if hasattr(pipeline, method))
+        self.abilities = frozenset(verb for verb, method in VERBS.items() if hasattr(pipeline, method))
         if self.abilities >= {"ask", "caption"}:
             self.abilities |= {"reflect"}
         self._ranker: Any = None
@@ -86,8 +98,9 @@ class ServedModel:
         """A picture as it is kept with a job: its first frame at the model's size."""
         return picture[:1].resized(*self.size)
 
-    def films(self, jobs: Sequence[Job], progress: Progress) -> list[Clip]:
-        """The films of jobs that go with each other, see :meth:`~unireel.serving.jobs.Job.goes_with`."""
+    def films(self, jobs: Sequence[Job], progress: Progress) -> list[Clip] | list[Imagined]:
+        """The films of jobs that go with each other, see :meth:`~unireel.serving.jobs.Job.goes_with`; with their
+        descriptions if the jobs say ``imagine``."""
         requests = [job.request for job in jobs]
         head = requests[0]
         if head.edit:
@@ -101,7 +114,8 @@ class ServedModel:
                 progress=progress,
             )
             return [edited]
-        return self.pipeline.generate_many(
+        make = self.pipeline.imagine_many if head.imagine else self.pipeline.generate_many
+        return make(
             [request.prompt for request in requests],
             images=None if jobs[0].source is None else [_picture(job) for job in jobs],
             seeds=[request.seed for request in requests],

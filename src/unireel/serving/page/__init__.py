@@ -1,4 +1,4 @@
-"""The web page at ``/``: make films, ask about them, and where the model can, edit them."""
+"""The web page at ``/``: make films, ask about them, and where the model can, edit and imagine them."""
 
 from unireel.serving.page.mounting import mount
 

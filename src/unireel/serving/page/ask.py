@@ -103,7 +103,7 @@ def _example(index: int) -> Callable[[], Any]:
 
 
 def from_make(index: int) -> Callable[[list[Clip | None]], Any]:
-    """What opens film ``index`` of the Make tab and turns to this tab."""
+    """What opens film ``index`` of a tab that makes films and turns to this one."""
 
     async def take(films: list[Clip | None]) -> Opened:
         clip = films[index] if index < len(films) else None

@@ -89,7 +89,7 @@ def difference(before: Clip, after: Clip) -> Clip:
 
 
 def from_make(index: int) -> Callable[[list[Clip | None]], Any]:
-    """What opens film ``index`` of the Make tab and turns to this tab."""
+    """What opens film ``index`` of a tab that makes films and turns to this one."""
 
     async def take(films: list[Clip | None]) -> tuple[Any, ...]:
         clip = films[index] if index < len(films) else None

@@ -25,12 +25,14 @@ class Card:
         film: as a data address; "" while it is made.
         done: how much of it is made, in [0, 1].
         problem: why there is none.
+        description: the ``Answer`` that was made together with the film, if one was.
     """
 
     title: str
     film: str = ""
     done: float = 0.0
     problem: str = ""
+    description: Any = None
 
 
 def film_address(clip: Clip) -> str:
@@ -56,12 +58,17 @@ def player(address: str, label: str, name: str = "", controls: bool = True) -> s
     return f'<video{identity} src="{address}" {how} aria-label="{escape(label)}"></video>'
 
 
-def cards(films: Sequence[Card]) -> str:
-    """Films side by side; each that is finished can be saved, asked about, and edited where the model can."""
-    return f'<div class="films films-{len(films)}">{"".join(map(_card, range(len(films)), films))}</div>'
+def cards(films: Sequence[Card], prefix: str = "") -> str:
+    """Films side by side; each that is finished can be saved, asked about, and edited where the model can.
+
+    Args:
+        prefix: of the names of the buttons that do so.
+    """
+    shown = "".join(_card(f"film-{index}", card, prefix) for index, card in enumerate(films))
+    return f'<div class="films films-{len(films)}">{shown}</div>'
 
 
-def _card(index: int, card: Card) -> str:
+def _card(name: str, card: Card, prefix: str) -> str:
     if card.problem:
         picture, below = f'<div class="blank">{escape(card.problem)}</div>', ""
     elif not card.film:
@@ -76,10 +83,19 @@ def _card(index: int, card: Card) -> str:
         picture = player(card.film, card.title, controls=False)
         below = (
             f'<a href="{card.film}" download="unireel-{escape(card.title.replace(" ", "-"))}.{suffix}">save</a>'
-            f'<button type="button" data-press="ask-film-{index}">ask</button>'
-            f'<button type="button" data-press="edit-film-{index}" class="edits">edit</button>'
+            f'<button type="button" data-press="{prefix}ask-{name}">ask</button>'
+            f'<button type="button" data-press="{prefix}edit-{name}" class="edits">edit</button>'
         )
-    return f"<figure>{picture}<figcaption><span>{escape(card.title)}</span>{below}</figcaption></figure>"
+    words = "" if card.description is None else _description(card.description)
+    return (
+        f"<figure>{picture}{words}<figcaption><span>{escape(card.title)}</span>{below}</figcaption></figure>"
+    )
+
+
+def _description(answer: Any) -> str:
+    """What a model says of a film that it made, and how sure it is."""
+    words = escape(answer.text) or "no words came of it"
+    return f'<p class="description">{words}<small>{answer.confidence:.0%} sure</small></p>'
 
 
 def problem(message: str) -> str:

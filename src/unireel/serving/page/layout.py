@@ -11,7 +11,7 @@ import gradio as gr
 
 from unireel.serving.context import Context
 from unireel.serving.errors import ApiError
-from unireel.serving.page import ask, edit, make
+from unireel.serving.page import ask, edit, imagine, make
 from unireel.serving.page.fragments import hint, problem
 
 SESSIONS = 64
@@ -91,21 +91,25 @@ def build(context: Context) -> gr.Blocks:
                 asked = ask.tab(context)
             with gr.Tab("Edit", id="edit", visible=False) as edit_tab:
                 edited = edit.tab(context)
-        for index, (to_ask, to_edit) in enumerate(made.hand_over):
-            to_ask.click(ask.from_make(index), [made.films], [*asked.opened, tabs], api_visibility="private")
-            to_edit.click(
-                edit.from_make(index), [made.films], [*edited.opened, tabs], api_visibility="private"
-            )
+            with gr.Tab("Imagine", id="imagine", visible=False) as imagine_tab:
+                imagined = imagine.tab(context)
+        for source in (made, imagined):
+            for index, (to_ask, to_edit) in enumerate(source.hand_over):
+                opened = [*asked.opened, tabs], [*edited.opened, tabs]
+                to_ask.click(ask.from_make(index), [source.films], opened[0], api_visibility="private")
+                to_edit.click(edit.from_make(index), [source.films], opened[1], api_visibility="private")
+        shown = [head, make_tab, ask_tab, edit_tab, imagine_tab, asked.reflect]
 
         async def arrive() -> AsyncIterator[tuple[Any, ...]]:
             """Show what the model can do, as soon as there is one."""
+            as_it_is = [gr.skip()] * (len(shown) - 1)
             while context.engine.state == "loading":
-                yield _TITLE.format("the model is being loaded"), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+                yield (_TITLE.format("the model is being loaded"), *as_it_is)
                 await asyncio.sleep(LOOK_SECONDS)
             try:
                 model = context.engine.model
             except ApiError as error:
-                yield _TITLE.format("") + problem(error.message), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+                yield (_TITLE.format("") + problem(error.message), *as_it_is)
                 return
             can = model.abilities
             size, length = f"{model.size[1]}×{model.size[0]} pixels", model.lengths[-1] / model.fps
@@ -117,16 +121,11 @@ def build(context: Context) -> gr.Blocks:
                 gr.Tab(visible="generate" in can),
                 gr.Tab(visible="ask" in can),
                 gr.Tab(visible="edit" in can),
+                gr.Tab(visible="imagine" in can),
                 gr.Checkbox(visible="reflect" in can),
             )
 
-        blocks.load(
-            arrive,
-            None,
-            [head, make_tab, ask_tab, edit_tab, asked.reflect],
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        blocks.load(arrive, None, shown, show_progress="hidden", api_visibility="private")
     blocks.queue(max_size=WAITING, default_concurrency_limit=WAITING, api_open=False)
     blocks.state_session_capacity = SESSIONS
     return blocks

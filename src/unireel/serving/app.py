@@ -66,9 +66,7 @@ def create_app(
         _small_routes(context),
     ):
         app.include_router(routes)
-    app.add_exception_handler(ApiError, _refused)
-    app.add_exception_handler(HTTPException, _not_served)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    tell_failures(app)
     app.add_middleware(Guard, settings=settings, metrics=engine.metrics)
     _describe_bodies(app)
     if page:
@@ -76,6 +74,13 @@ def create_app(
 
         mount(app, context)  # last: it takes every path that is left
     return app
+
+
+def tell_failures(app: FastAPI) -> None:
+    """Every failure in the shape of :mod:`~unireel.serving.errors`."""
+    app.add_exception_handler(ApiError, _refused)
+    app.add_exception_handler(HTTPException, _not_served)
+    app.add_exception_handler(RequestValidationError, _invalid)
 
 
 def _small_routes(context: Context) -> APIRouter:

@@ -68,6 +68,9 @@ CATALOGUE = {
     ),
     "model_loading": Entry(503, _SERVER, "the model is being loaded; try again in {seconds} seconds"),
     "model_failed": Entry(503, _SERVER, "the model could not be loaded; the server's log says why"),
+    "unreachable": Entry(
+        503, _SERVER, "the server that holds this is not reachable; try again in {seconds} seconds"
+    ),
     "shutting_down": Entry(503, _SERVER, "the server is shutting down"),
     "generation_failed": Entry(500, _SERVER, "the generation failed; the server's log says why"),
     "gave_up": Entry(500, _SERVER, "the server stopped each time it ran this job, so it gave up"),

@@ -16,9 +16,13 @@ Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 """``cancelled`` is a job that was deleted while it ran; it stays until the batch that it is in has ended."""
 
 
-def new_id() -> str:
-    """A name that nobody can guess; clients never choose one."""
-    return f"video_{uuid.uuid4().hex}"
+def new_id(mark: str = "") -> str:
+    """A name that nobody can guess; clients never choose one.
+
+    Args:
+        mark: hexadecimal digits that it begins with, at most 8, which leave 96 random bits.
+    """
+    return f"video_{mark}{uuid.uuid4().hex[len(mark) :]}"
 
 
 @dataclass(frozen=True)

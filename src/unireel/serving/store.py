@@ -63,6 +63,7 @@ class JobStore:
         max_attempts: a job that was started this often without end is given up.
         ttl: seconds that a finished job is kept.
         quota: bytes of finished films; above it new jobs are refused with ``storage_full``.
+        mark: hexadecimal digits that ids begin with, where several stores are behind one address.
         clock: seconds since 1970.
 
     Raises:
@@ -76,11 +77,12 @@ class JobStore:
         max_attempts: int = 10,
         ttl: float = 24 * 3600.0,
         quota: int = 4 * 2**30,
+        mark: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder, self.content = folder, folder / "content"
         self.max_queued, self.max_attempts, self.ttl, self.quota = max_queued, max_attempts, ttl, quota
-        self.clock = clock
+        self.mark, self.clock = mark, clock
         self._mutex = threading.RLock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -166,7 +168,7 @@ class JobStore:
                 raise ApiError("queue_full", retry_after=retry_after(waiting))
             if not transient and self.stored_bytes() >= self.quota:
                 raise ApiError("storage_full", retry_after=self._until_expiry(now))
-            ids = ids or [new_id() for _ in requests]
+            ids = ids or [new_id(self.mark) for _ in requests]
             database.executemany(
                 "INSERT INTO jobs (id, status, priority, transient, request, source, created_at, key)"
                 " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?)",
@@ -182,15 +184,21 @@ class JobStore:
         found = self._select("id = ? AND status != 'cancelled'", id, with_source=with_source)
         return found[0] if found else None
 
-    def page(self, limit: int, after: str | None = None, descending: bool = True) -> tuple[list[Job], bool]:
+    def page(
+        self, limit: int, after: str | None = None, descending: bool = True, bound: float | None = None
+    ) -> tuple[list[Job], bool]:
         """A page of the jobs in the order of their arrival, newest first by default, and whether there are more.
 
         Args:
             after: id of the last job of the page before; a page after a job that is gone is empty.
+            bound: only jobs that arrived before this moment, or in rising order after it; seconds since 1970.
         """
         where, values = "status != 'cancelled' AND NOT transient", []
+        sign = "<" if descending else ">"
+        if bound is not None:
+            where += f" AND created_at {sign} ?"
+            values.append(bound)
         if after is not None:
-            sign = "<" if descending else ">"
             where += f" AND sequence {sign} (SELECT sequence FROM jobs WHERE id = ?)"
             values.append(after)
         order = "DESC" if descending else "ASC"

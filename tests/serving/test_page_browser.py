@@ -89,7 +89,8 @@ class Visit:
 
 
 @pytest.fixture
-def visit(api_on: Callable[..., httpx.Client], served: ServedModel, tmp_path: Path) -> Iterator[Visit]:
+def visit_to(api_on: Callable[..., httpx.Client], tmp_path: Path) -> Iterator[Callable[[ServedModel], Visit]]:
+    """``visit_to(model)`` opens a browser for a server with that model."""
     if not os.environ.get("UNIREEL_BROWSER"):
         pytest.skip("UNIREEL_BROWSER=1 runs the tests in a browser")
     if CHROMIUM is None or DRIVER is None:
@@ -105,16 +106,21 @@ def visit(api_on: Callable[..., httpx.Client], served: ServedModel, tmp_path: Pa
     ):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    client = api_on(page=True, model=Inverting(served))
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        yield Visit(driver, str(client.base_url), tmp_path)
-    finally:
+    drivers = []
+
+    def go(model: ServedModel) -> Visit:
+        client = api_on(page=True, model=model)
+        drivers.append(webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER)))
+        return Visit(drivers[-1], str(client.base_url), tmp_path)
+
+    yield go
+    for driver in drivers:
         driver.quit()
 
 
-def test_a_visit(visit: Visit, tmp_path: Path) -> None:
+def test_a_visit(visit_to: Callable[[ServedModel], Visit], served: ServedModel, tmp_path: Path) -> None:
     keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    visit = visit_to(Inverting(served))
     visit.look(1280, 900, dark=False)
 
     # Make: two films beside each other, from the keyboard alone
@@ -181,7 +187,58 @@ def test_a_visit(visit: Visit, tmp_path: Path) -> None:
         visit.shot(f"telephone-{tab.lower()}")
         assert visit.run("document.documentElement.scrollWidth") <= 360
 
+    # What the model cannot do is not offered
+    assert not visit.run("[...document.querySelectorAll('[role=tab]')].some(t => t.innerText == 'Imagine')")
+
     # Nothing has left the machine, and the browser had nothing to complain about
+    assert visit.foreign() == set()
+    complaints = [entry for entry in visit.driver.get_log("browser") if entry["level"] == "SEVERE"]
+    assert complaints == []
+
+
+def test_imagining(visit_to: Callable[[ServedModel], Visit], imaginative: ServedModel, watched: Any) -> None:
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    model = type(watched)(imaginative)
+    visit = visit_to(model)
+    visit.look(1280, 900, dark=False)
+    visit.run("[...document.querySelectorAll('[role=tab]')].find(t => t.innerText == 'Imagine').click()")
+    visit.until("document.querySelector('#imagine-prompt textarea')?.offsetParent")
+
+    # A film and its description, from the keyboard alone
+    visit.find("#imagine-prompt textarea").send_keys("a red star jumps", keys.ENTER)
+    film = "document.querySelector('#imagine-results video')"
+    visit.until(f"{film}?.readyState > 1 && document.querySelector('#imagine-results .description small')")
+    words = visit.find("#imagine-results .description").text
+    assert "% sure" in words and len(words.split()) > 2
+    visit.until("document.querySelector('[data-press=imagine-ask-film-0]')")
+    visit.shot("imagine")
+    assert visit.run("document.querySelector('[data-press=imagine-edit-film-0]').offsetParent") is None
+
+    # Stopped at a step: it says so, and the model is free for the next film
+    model.hold(1)
+    visit.find("#imagine").click()
+    visit.until("document.querySelector('#imagine-results progress')")
+    assert model.held.wait(PATIENCE)
+    visit.find("#imagine-stop").click()
+    visit.until("document.querySelector('#imagine-results').innerText.includes('Stopped')")
+    model.go.set()
+    visit.find("#imagine").click()
+    visit.until(f"{film}?.readyState > 1 && document.querySelector('[data-press=imagine-ask-film-0]')")
+
+    # Its film is asked about in the Ask tab
+    visit.run("document.querySelector('[data-press=imagine-ask-film-0]').click()")
+    visit.until("document.getElementById('player')?.readyState > 1")
+
+    # By night, and on a telephone
+    for width, height, dark, name in (
+        (1280, 900, True, "imagine-night"),
+        (360, 740, False, "imagine-telephone"),
+    ):
+        visit.look(width, height, dark)
+        visit.run("[...document.querySelectorAll('[role=tab]')].find(t => t.innerText == 'Imagine').click()")
+        visit.until("document.querySelector('#imagine-prompt textarea')?.offsetParent")
+        visit.shot(name)
+        assert visit.run("document.documentElement.scrollWidth") <= width
     assert visit.foreign() == set()
     complaints = [entry for entry in visit.driver.get_log("browser") if entry["level"] == "SEVERE"]
     assert complaints == []

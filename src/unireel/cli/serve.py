@@ -32,13 +32,19 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--no-page", dest="page", action="store_false", help="serve the API only, without the web page at /"
+    )
+    add_serving_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_serving_options(parser: argparse.ArgumentParser) -> None:
+    """What every server takes: the model, where it listens, who may come, how jobs are kept."""
     add_model_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--port", type=whole_number(0, 65535), default=8000, help="0 lets the system choose (default: 8000)"
-    )
-    parser.add_argument(
-        "--no-page", dest="page", action="store_false", help="serve the API only, without the web page at /"
     )
     access = parser.add_argument_group("who may come")
     access.add_argument(
@@ -87,12 +93,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="SECONDS",
         help="what is running has this long to end when the server is stopped (default: 30)",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Check the options, open the port and the jobs, and serve until a signal comes."""
-    settings = _settings(args)
+    settings = settings_of(args)
     try:
         from unireel.serving.app import create_app
         from unireel.serving.engine import Engine
@@ -107,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
 
     find_model(args.model)  # a name that does not exist is said before anything is opened
     store = JobStore(
-        args.jobs or _default_folder(), args.queue, ttl=3600 * args.keep, quota=int(2**30 * args.quota)
+        args.jobs or default_folder(), args.queue, ttl=3600 * args.keep, quota=int(2**30 * args.quota)
     )
 
     def load() -> ServedModel:
@@ -139,8 +144,8 @@ def _page_is_there() -> bool:
     return False
 
 
-def _settings(args: argparse.Namespace) -> "Settings":
-    """Who may come.
+def settings_of(args: argparse.Namespace) -> "Settings":
+    """Who may come, from the options.
 
     Raises:
         UsageError: others than this machine's users could come without a key, by oversight.
@@ -171,6 +176,6 @@ def _is_local(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _default_folder() -> Path:
+def default_folder() -> Path:
     """``$XDG_STATE_HOME/unireel/jobs``, by default in ``~/.local/state``."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "unireel" / "jobs"

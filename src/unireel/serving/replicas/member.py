@@ -88,7 +88,7 @@ class Member:
         """Take nothing more and end what is running."""
         await self._life.aclose()
 
-    def state(self) -> str:
+    async def state(self) -> str:
         """Of the engine: loading, ready, failed or stopping; dead if it ended by itself."""
         return self.engine.state if self.engine.alive or self.engine.state != "ready" else "dead"
 
@@ -96,19 +96,19 @@ class Member:
         """See :func:`~unireel.serving.replicas.passing.answer`."""
         return answer(self.app, request)
 
-    def created_at(self, id: str) -> float | None:
+    async def created_at(self, id: str) -> float | None:
         """When a job arrived, in seconds since 1970; None if there is none of that id."""
         job = self.engine.store.get(id)
         return None if job is None or job.transient else job.created_at
 
-    def page(
+    async def page(
         self, limit: int, after: str | None, descending: bool, bound: float | None
     ) -> list[tuple[float, dict[str, Any]]]:
         """Jobs as clients see them, with the moments of their arrival; see ``JobStore.page``."""
         jobs, _ = self.engine.store.page(limit, after, descending, bound)
         return [(job.created_at, as_video(self._context, job).model_dump()) for job in jobs]
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         """Figures for Prometheus."""
         self.engine.measure()
         return self.engine.metrics.page().decode()

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import openai
+import psutil
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
@@ -357,6 +358,24 @@ def test_before_the_model_is_there_and_after_it_failed(api_on, served, engine_on
     assert client.get("/health").status_code == 503
     failed = client.get("/v1/models")
     assert error(failed)[:2] == (503, "model_failed") and "secret" not in failed.text
+
+
+def test_decoders_are_there_before_the_first_upload(api_on):
+    def decoders() -> list[psutil.Process]:
+        return [
+            child
+            for child in psutil.Process().children()
+            if "unireel.serving.intake.sandbox" in child.cmdline()
+        ]
+
+    before = set(decoders())
+    client = api_on()
+    until(lambda: set(decoders()) - before)
+    (process,) = set(decoders()) - before
+    files = {"input_reference": ("a.png", png())}
+    made = client.post("/v1/videos", data={"prompt": STAR, "num_frames": "5"}, files=files)
+    assert made.status_code == 200
+    assert set(decoders()) - before == {process}, "the one that was started is the one that decodes"
 
 
 def test_metrics_and_what_is_logged(api_on, caplog):

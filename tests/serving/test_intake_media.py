@@ -5,6 +5,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -229,6 +230,24 @@ def test_the_decoder_comes_back_when_its_process_is_killed(files: dict[str, byte
         assert len(decoder.read(files["picture.png"], LIMITS, "any")) == 1
     finally:
         decoder.close()
+
+
+def test_closing_does_not_wait_for_a_start() -> None:
+    decoder, ended = Decoder(), []
+
+    def start() -> None:
+        with pytest.raises(ConnectionResetError):
+            decoder.start()
+        ended.append(True)
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    while (process := decoder._process) is None:
+        time.sleep(0.001)
+    decoder.close()
+    starting.join(60)
+    assert ended and process.returncode is not None, "killed while it was loading its libraries"
+    assert decoder._process is None
 
 
 def test_the_process_ends_when_the_server_is_killed(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine.start()
+        context.intake.warm()
         yield
         await asyncio.to_thread(engine.stop, grace)
         await asyncio.to_thread(context.intake.close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from unireel.serving.jobs import FilmRequest
 from unireel.serving.model import ServedModel
 from unireel.serving.schema import Sampling, VideoCreate
 from unireel.serving.settings import Settings
+
+logger = logging.getLogger("unireel.serving")
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
@@ -141,6 +144,16 @@ class Intake:
         self._decoder = Decoder(settings.decoders)
         # Threads of its own, so that uploads that wait for their turn hold up nothing else.
         self._threads = ThreadPoolExecutor(settings.decoders, "unireel-intake")
+
+    def warm(self) -> None:
+        """Begin to start what decodes, so that the first upload does not have to; returns at once."""
+        self._threads.submit(self._start)
+
+    def _start(self) -> None:
+        try:
+            self._decoder.start()
+        except OSError as error:  # the first upload tries again
+            logger.warning("the decoders did not start: %s", error)
 
     def close(self) -> None:
         """End what is being decoded."""

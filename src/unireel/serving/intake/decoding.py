@@ -62,7 +62,10 @@ class Decoder:
             self._started()
 
     def close(self) -> None:
-        """End it, and whatever is being decoded."""
+        """End it, and whatever is being decoded. What is being started is not waited for."""
+        process = self._process
+        if process is not None:
+            process.kill()
         with self._lock:
             self._end()
 

@@ -39,7 +39,7 @@ def load(
     name_or_path: str | Path,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
-    fast: bool = False,
+    fast: bool | str = False,
 ) -> Any:
     """Load a model and return its pipeline.
 
@@ -49,22 +49,22 @@ def load(
         device: where to put it, such as ``"cpu"`` or ``"cuda:1"``; by default CUDA if there is any, else CPU.
         dtype: precision of the weights, ``"float32"``, ``"bfloat16"`` or ``"float16"``; by default what the
             system chooses.
-        fast: make films faster with the same result, in bfloat16 where the machine computes faster in it; see
-            :func:`unireel.backbones.fast.accelerate`.
+        fast: make films faster: with the same result, in bfloat16 where the machine computes faster in it, or by the
+            name of one of :data:`unireel.backbones.fast.PROFILES`, most of which cost quality.
 
     Raises:
         UserError: the model does not exist, cannot be fetched, or is not one of ours; or the device or the
             dtype does not exist here.
-        UsageError: ``fast`` and the model has no Wan transformer.
+        UsageError: ``fast`` and the model has no Wan transformer, or there is no such profile, or it would not act.
     """
     folder = find_model(name_or_path)
     module, _, name = SYSTEMS[read_card(folder)["system"]].partition(":")
     options = {"device": _device(device), "dtype": _dtype(dtype)}
     pipeline = getattr(import_module(module), name).from_pretrained(folder, **options)
     if fast:
-        from unireel.backbones.fast import accelerate
+        from unireel.backbones.fast import LOSSLESS, speed_up
 
-        accelerate(pipeline, "auto")
+        speed_up(pipeline, LOSSLESS if fast is True else fast)
     return pipeline
 
 

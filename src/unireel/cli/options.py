@@ -32,12 +32,24 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fast_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--fast``, for commands that make films."""
-    parser.add_argument(
+    """Add ``--fast`` and ``--profile``, for commands that make films; see :func:`chosen_speed`."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--fast",
         action="store_true",
         help="make films faster with the same result, in bfloat16 where the machine computes faster in it",
     )
+    group.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="--fast, and leave something out that costs quality: early-guidance, cached, half-steps or draft "
+        "(docs/performance.md)",
+    )
+
+
+def chosen_speed(args: argparse.Namespace) -> bool | str:
+    """What ``fast`` of :func:`unireel.load` should be."""
+    return getattr(args, "profile", None) or getattr(args, "fast", False)
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
@@ -102,13 +114,13 @@ def check_writable(path: Path) -> None:
 
 
 def load_model(args: argparse.Namespace) -> Any:
-    """The pipeline that ``--model``, ``--device`` and, where there is one, ``--fast`` ask for."""
+    """The pipeline that ``--model``, ``--device`` and, where there are such, ``--fast`` and ``--profile`` ask for."""
     from unireel.hub import find_model, load
 
     folder = find_model(args.model)
     with progress_bar(f"loading {args.model}"):
         quieten_libraries()
-        return load(folder, device=args.device, fast=getattr(args, "fast", False))
+        return load(folder, device=args.device, fast=chosen_speed(args))
 
 
 def quieten_libraries() -> None:

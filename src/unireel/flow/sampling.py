@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,8 @@ def sample(
     patch = model.config["patch_size"]  # type: ignore[index]
     tokens = (noise.shape[3] // patch[1]) * (noise.shape[4] // patch[2])
     times = time_grid(steps, shift, noise.device)
+    if getattr(model, "is_cache_enabled", False):
+        model._reset_stateful_cache()  # type: ignore[operator]
     state, before = noise, None
     clean = torch.full((len(noise),), first is not None, device=noise.device)
     for number in range(steps):
@@ -95,7 +98,15 @@ def _guided(
 ) -> Tensor:
     """The guided velocity; both branches, if there are two, in one batch."""
     if len(contexts) == 1:
-        return predict_velocity(model, state, at, contexts[0], prediction)
+        with _cache_of(model, "text"):
+            return predict_velocity(model, state, at, contexts[0], prediction)
     twice = torch.cat([state, state]), torch.cat([at, at]), torch.cat(contexts)
-    with_text, without = predict_velocity(model, *twice, prediction).chunk(2)
+    with _cache_of(model, "both"):
+        with_text, without = predict_velocity(model, *twice, prediction).chunk(2)
     return without + guidance * (with_text - without)
+
+
+def _cache_of(model: nn.Module, branches: str) -> AbstractContextManager:
+    """What diffusers' step caches, where one is enabled, keep for these ``branches`` of guidance."""
+    cached = getattr(model, "is_cache_enabled", False)
+    return model.cache_context(branches) if cached else nullcontext()  # type: ignore[operator]

@@ -36,6 +36,11 @@ class Acceleration:
     ) -> None:
         self.levers, self._undo, self._refresh = levers, undo, refresh
 
+    def add(self, lever: str, undo: Callable[[], None]) -> None:
+        """Note that ``lever`` acts as well, and what takes it off."""
+        self.levers.append(lever)
+        self._undo.append(undo)
+
     def refresh(self) -> None:
         """Forget what was computed from weights, after writing into them in ways that torch does not see."""
         for each in self._refresh:
@@ -138,6 +143,9 @@ def _replace(model: Any) -> Callable[[], None]:
             attn.set_processor(processor)
         for module in (model, *model.blocks):
             del module.call
+            # diffusers' hooks leave the forward that they found on the instance, which is ours.
+            if getattr(vars(module).get("forward"), "__func__", None) is type(module).forward:
+                del module.forward
         model.__class__ = stock.WanTransformer3DModel
         for block in model.blocks:
             block.__class__ = stock.WanTransformerBlock

@@ -71,6 +71,8 @@ class BasePipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components: ClassVar[list[str]] = ["planner"]
+    guidance_interval: tuple[float, float] | None = (0.0, 1.0)
+    """Flow times in which guidance acts; None where films are not sampled by :func:`~unireel.flow.sampling.sample`."""
 
     def __init__(
         self,
@@ -223,6 +225,7 @@ class BasePipeline(DiffusionPipeline):
             steps=self.config["steps"] if num_inference_steps is None else num_inference_steps,
             guidance=self.config["guidance"] if guidance_scale is None else guidance_scale,
             shift=self.config["shift"],
+            interval=self.guidance_interval or (0.0, 1.0),
             prediction=self.config["prediction"],
         )
         noise = noise.to(self.device, text.dtype)

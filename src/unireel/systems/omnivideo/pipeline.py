@@ -65,6 +65,8 @@ class OmniVideo(BasePipeline):
         settings: everything else.
     """
 
+    guidance_interval = None
+
     def __init__(
         self,
         vae: Any,

@@ -441,6 +441,7 @@ class UniVid(BasePipeline):
                 steps=steps,
                 guidance=guidance,
                 shift=self.config["shift"],
+                interval=self.guidance_interval or (0.0, 1.0),
                 prediction=self.config["prediction"],
             )
             given = first is not None
@@ -500,15 +501,21 @@ class UniVid(BasePipeline):
     # Understanding
 
     def reflection(
-        self, config: ReflectionConfig | None = None, cache: FilmCache | None = None
+        self, config: ReflectionConfig | None = None, cache: FilmCache | Path | None = None
     ) -> PyramidReflection:
-        """Pyramid Reflection with this model in all roles, and its ranker if it has one; see ``docs/reflection.md``."""
+        """Pyramid Reflection with this model in all roles, and its ranker if it has one; see ``docs/reflection.md``.
+
+        Args:
+            cache: where pools, vectors and captions are kept, or its folder; by default in the user's cache folder.
+        """
+        from unireel.systems.univid.reflection.cache import FilmCache
         from unireel.systems.univid.reflection.loop import PyramidReflection, ReflectionConfig
         from unireel.systems.univid.reflection.rankers import DualEncoder
         from unireel.systems.univid.reflection.roles import Roles
 
         ranker = None if self.ranker_folder is None else DualEncoder.load(self.ranker_folder, self.device)
         config = config or ReflectionConfig(policy="even" if ranker is None else "similarity")
+        cache = FilmCache(cache) if isinstance(cache, Path) else cache
         return PyramidReflection(Roles.of_model(self, threshold=config.threshold), ranker, config, cache)
 
     # Below

@@ -32,16 +32,36 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """A frame of a strip, what stands under it, and whether it is marked."""
+
+    picture: Picture
+    label: str
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Frames that were looked at together, in order; ``line`` says what came of it, ``right`` whether it was good."""
+
+    heading: str
+    frames: tuple[Frame, ...]
+    right: bool
+    line: str
+
+
+@dataclass(frozen=True)
 class Case:
     """One judged item: ``right`` (None where that is no question), what was asked, pictures, and lines about it.
 
-    A line is (whether it holds, or None; words).
+    A line is (whether it holds, or None; words). A case with ``strips`` takes the whole width of a page.
     """
 
     right: bool | None
     heading: str
     pictures: tuple[Picture, ...] = ()
     lines: tuple[tuple[bool | None, str], ...] = ()
+    strips: tuple[Strip, ...] = ()
 
 
 def document(
@@ -122,12 +142,24 @@ def gallery(cases: Sequence[Case]) -> str:
 
 def figure(case: Case) -> str:
     """One case."""
-    kind = {True: " class=right", False: " class=wrong", None: " class=plain"}[case.right]
+    kind = {True: "right", False: "wrong", None: "plain"}[case.right]
+    wide = " traced" if case.strips else ""
     shown = "".join(map(_picture, case.pictures))
     pictures = f"<div class=films>{shown}</div>" if shown else ""
     names = {True: "holds", False: "fails", None: "seen"}
     lines = "".join(f"<li class={names[right]}>{escape(text)}</li>" for right, text in case.lines)
-    return f"<figure{kind}>{pictures}<p>{escape(case.heading)}</p><ul>{lines}</ul></figure>\n"
+    strips = "".join(map(_strip, case.strips))
+    return f'<figure class="{kind}{wide}">{pictures}<p>{escape(case.heading)}</p><ul>{lines}</ul>{strips}</figure>\n'
+
+
+def _strip(strip: Strip) -> str:
+    """A strip: its frames side by side, each with its label, in as many lines as they take."""
+    frames = "".join(
+        f"<li{' class=marked' if each.marked else ''}>{_picture(each.picture)}<small>{escape(each.label)}</small></li>"
+        for each in strip.frames
+    )
+    verdict = f"<span class={'holds' if strip.right else 'fails'}>{escape(strip.line)}</span>"
+    return f"<h4>{escape(strip.heading)}</h4><ol class=strip>{frames}</ol>{verdict}"
 
 
 def _picture(picture: Picture) -> str:

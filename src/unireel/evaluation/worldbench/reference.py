@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.evaluation.worldbench.editing import EditItem
 from unireel.evaluation.worldbench.generation import FilmItem, ImageToVideo
+from unireel.evaluation.worldbench.needles import EVEN, Needle, even_frames
 from unireel.evaluation.worldbench.runner import Plan
 from unireel.evaluation.worldbench.task import Item
 from unireel.evaluation.worldbench.understanding import QuestionItem
@@ -34,6 +37,21 @@ class Said:
     confidence: float
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A frame that an answer rests on."""
+
+    frame: int
+
+
+@dataclass(frozen=True)
+class Found(Said):
+    """An answer to a question about a story, and how it was found: the frames where it shows, looked at once."""
+
+    evidence: tuple[Seen, ...]
+    trace: dict[str, Any]
+
+
 class Reference:
     """Renders and answers what it knows of a plan's items; of films it does not know it says nothing.
 
@@ -48,6 +66,7 @@ class Reference:
         self._edits: dict[str, Scene] = {}
         self._answers: dict[str, str] = {}
         self._captions: dict[str, str] = {}
+        self._shows: dict[str, tuple[int, int]] = {}
         for task, part in plan.parts:
             items = [task.item(part, index, plan.setting) for index in range(plan.n + shift)]
             for item, done in zip(items, items[shift:], strict=False):
@@ -92,6 +111,31 @@ class Reference:
         """The answers; nothing about films that are not the plan's."""
         return [_said(self._answers.get(_key(text, clip.frames))) for clip, text in pairs]
 
+    def ask_view(self, frames: np.ndarray, question: str) -> Said:
+        """The answer from a few frames of a film of the plan."""
+        return _said(self._answers.get(_key(question, frames)))
+
+    def reflection(self, *, cache: Path | None = None) -> Reference:
+        """Itself: it knows where to look. Nothing is kept in ``cache``."""
+        return self
+
+    def ask(self, film: Clip, question: str) -> Found:
+        """The answer about a story, from the frames in which it shows; nothing about films that are not the plan's."""
+        key = _key(question, film.frames)
+        said, shows = _said(self._answers.get(key)), self._shows.get(key)
+        if shows is None:
+            return Found(said.text, said.confidence, (), {"settings": {"threshold": 1.0}, "rounds": []})
+        first, last = shows
+        frames = np.unique(np.linspace(first, last, min(EVEN, last - first + 1)).round().astype(int)).tolist()
+        selected = {"query": question, "frames": frames, "times": [each / film.fps for each in frames]}
+        looked = {
+            "select": {**selected, "scores": None},
+            "actor": {"text": said.text},
+            "evaluator": {"score": said.confidence, "reason": "it knows"},
+        }
+        trace = {"settings": {"threshold": 1.0}, "rounds": [looked]}
+        return Found(said.text, said.confidence, tuple(map(Seen, frames)), trace)
+
     def caption_many(self, clips: Sequence[Clip], batch_size: int = 32) -> list[Said]:
         """The captions; nothing about films that are not the plan's."""
         return [_said(self._captions.get(_key("", clip.frames))) for clip in clips]
@@ -103,6 +147,11 @@ class Reference:
             self._edits[_key(item.text, item.source.frames)] = done.edit.target
         elif isinstance(item, QuestionItem) and isinstance(done, QuestionItem):
             self._answers[_key(item.text, render(item.scene).frames)] = done.question.answer
+        elif isinstance(item, Needle) and isinstance(done, Needle):
+            film = render(item.scene).frames
+            keys = _key(item.text, film), _key(item.text, film[even_frames(len(film))])
+            self._answers |= dict.fromkeys(keys, done.question.answer)
+            self._shows[keys[0]] = done.question.evidence or (0, len(film) - 1)
         else:
             self._captions[_key("", render(item.scene).frames)] = caption_for(done.scene)
 

@@ -16,6 +16,7 @@ TITLES = {
     "i2v": "Films from a first frame and words",
     "edit": "Edits",
     "qa": "Questions",
+    "needle": "Questions about a moment in a long story, with Pyramid Reflection",
     "caption": "Captions",
 }
 HEADLINES = (
@@ -25,6 +26,7 @@ HEADLINES = (
     "edit/overall",
     "qa/static",
     "qa/dynamic",
+    "qa/needle",
     "caption/f1",
 )
 """The scores that sum up a task."""
@@ -79,7 +81,8 @@ def _case(exhibit: Exhibit) -> Case:
     if exhibit.first is not None:
         first = (Picture(exhibit.first, "image/png", "the first frame that was given", "first"),)
     pictures = (*given, Picture(exhibit.film, shows=exhibit.heading), *first)
-    return Case(exhibit.right, exhibit.heading, pictures, exhibit.lines)
+    pace = ((None, f"the film plays {exhibit.faster} times as fast as it is"),) if exhibit.faster > 1 else ()
+    return Case(exhibit.right, exhibit.heading, pictures, (*exhibit.lines, *pace), exhibit.strips)
 
 
 def _details(plan: Plan, ledger: Ledger) -> dict[str, str]:

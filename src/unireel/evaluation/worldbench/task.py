@@ -12,6 +12,7 @@ import numpy as np
 
 from unireel.clip import Clip
 from unireel.evaluation.intervals import Score
+from unireel.evaluation.page import Strip
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.world.scene import Scene
 
@@ -76,8 +77,9 @@ class Exhibit:
     """A judged film for the report.
 
     ``heading``: the prompt or the question. ``lines``: (whether right, or None; words). ``film``: content of a WebP
-    file. ``first``: content of the PNG of the first frame that was given, if one was. ``source``: content of the WebP
-    file of the film that was given, if one was.
+    file, ``faster`` times as fast as the film is. ``first``: content of the PNG of the first frame that was given, if
+    one was. ``source``: content of the WebP file of the film that was given, if one was. ``strips``: the frames that
+    the model looked at, where it chose them itself.
     """
 
     part: str
@@ -87,6 +89,8 @@ class Exhibit:
     film: bytes
     first: bytes | None = None
     source: bytes | None = None
+    strips: tuple[Strip, ...] = ()
+    faster: int = 1
 
 
 class Task(ABC):

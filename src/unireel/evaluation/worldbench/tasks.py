@@ -8,6 +8,7 @@ from unireel.errors import UsageError
 from unireel.evaluation.worldbench.editing import Edits
 from unireel.evaluation.worldbench.generation import ImageToVideo, TextToVideo
 from unireel.evaluation.worldbench.images import TextToImage
+from unireel.evaluation.worldbench.needles import Needles
 from unireel.evaluation.worldbench.task import Task
 from unireel.evaluation.worldbench.understanding import Captions, Questions
 
@@ -17,7 +18,7 @@ def all_tasks() -> tuple[Task, ...]:
 
     Films made together with a description (``joint/*``) are added here when there is a model that does them.
     """
-    return Captions(), Questions(), Edits(), TextToImage(), ImageToVideo(), TextToVideo()
+    return Captions(), Questions(), Needles(), Edits(), TextToImage(), ImageToVideo(), TextToVideo()
 
 
 def chosen_parts(names: Iterable[str], tasks: Sequence[Task]) -> list[tuple[Task, str]]:

@@ -11,13 +11,16 @@ import pytest
 from PIL import Image
 
 from unireel.clip import Clip
-from unireel.errors import UserError
+from unireel.errors import UsageError, UserError
+from unireel.evaluation.shards import Shard
 from unireel.evaluation.worldbench import Ledger
 from unireel.evaluation.worldbench.ledger import KEPT
 from unireel.evaluation.worldbench.task import Outcome
 
+SINGLE = "t2v/single object"
 
-def outcome(index: int, right: bool = True, film: bool = False, part: str = "t2v/single object") -> Outcome:
+
+def outcome(index: int, right: bool = True, film: bool = False, part: str = SINGLE) -> Outcome:
     frames = np.full((5, 16, 16, 3), index, dtype=np.uint8)
     frames[:, 4:8, 4:8] = np.arange(5, dtype=np.uint8)[:, None, None, None] * 50
     return Outcome({"part": part, "index": index, "right": right}, Clip(frames, 8) if film else None)
@@ -91,3 +94,42 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path, {})
     with pytest.raises(UserError, match="cannot write"):
         Ledger(tmp_path / "thesis.tex", {})
+
+
+def test_shards_share_a_folder_and_read_each_other(tmp_path: Path) -> None:
+    one, two = (Ledger(tmp_path / "run", {}, Shard(number, 2)) for number in (1, 2))
+    assert (one.missing(SINGLE, 5), two.missing(SINGLE, 5)) == ([0, 2, 4], [1, 3])
+    one.append([outcome(index) for index in (0, 2, 4)], 1.0)
+    assert one.left(SINGLE, 5) == 2
+    two.append([outcome(1)], 1.0)
+    assert two.left(SINGLE, 5) == 4  # it looked before the other began
+    two.refresh()
+    assert two.left(SINGLE, 5) == 1
+    # The other shard is in the middle of a line: it is neither read nor cut off.
+    path = tmp_path / "run" / "items-2-of-2.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"part": "t2v/sin')
+    one.refresh()
+    assert [each["index"] for each in one.done(SINGLE, 5)] == [0, 1, 2, 4]
+    assert path.read_bytes().endswith(b'{"part": "t2v/sin')
+    # Its own process cuts it off when it goes on; a run of everything does what is left.
+    for ledger in (one, two):
+        ledger.close()
+    assert Ledger(tmp_path / "run", {}, Shard(2, 2)).missing(SINGLE, 5) == [3]
+    assert path.read_bytes().endswith(b"}\n")
+    assert Ledger(tmp_path / "run", {}).missing(SINGLE, 6) == [3, 5]
+
+
+def test_shards_keep_about_as_many_films_as_one_run(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        ledger = Ledger(tmp_path / "run", {}, Shard(number, 3))
+        ledger.append([outcome(index, right=False, film=True) for index in range(number - 1, 30, 3)], 1.0)
+        ledger.close()
+    kept = [each for each in Ledger(tmp_path / "run", {}).done(SINGLE, 30) if "film" in each]
+    assert [each["index"] for each in kept] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "4", "1/0", "a/b", "-1/4", "1/4/2", ""])
+def test_what_is_no_shard(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a shard"):
+        Shard.read(text)

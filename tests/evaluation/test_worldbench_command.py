@@ -105,6 +105,33 @@ def test_a_killed_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(Path("run/scores.json").read_text())["scores"]["t2v/single object"]["n"] == 40
 
 
+def test_shards_give_what_one_run_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "worldbench", "--model", "world:shuffled", "--categories", "t2i/colour,qa/existence"]
+    words += ["--n", "7", "--batch", "3"]
+    assert main([*words, "--out", "whole"]) == 0
+    assert main([*words, "--out", "parts", "--shard", "2/3"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--out", "parts", "--shard", "1/3", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"scores": {}, "counts": {"items": 10, "missing": 4}}
+    assert not Path("parts/scores.json").exists()
+    assert main([*words, "--out", "parts", "--shard", "1/3"]) == 0
+    output, progress = capsys.readouterr()
+    assert "going on in parts: 6 items are done, 0 are left" in progress
+    assert "this shard is done; 4 items of others are still to be done" in output
+    assert main([*words, "--out", "parts", "--shard", "3/3"]) == 0
+    assert json.loads(Path("parts/scores.json").read_text()) == json.loads(
+        Path("whole/scores.json").read_text()
+    )
+    assert Path("parts/report.html").exists()
+    capsys.readouterr()
+    assert main(["compare", "whole", "parts", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["counts"] == {"shared": 14, "only_first": 0, "only_second": 0}
+    assert all(row["difference"]["value"] == 0 for row in found["scores"].values())
+    assert main([*words, "--out", "parts"]) == 0  # everything is there
+    assert "14 items are done, 0 are left" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("code", "words", "message"),
     [
@@ -114,6 +141,7 @@ def test_a_killed_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
         (2, ["--n", "many"], "'many' is not a whole number"),
         (2, ["--split", "train"], "invalid choice: 'train'"),
         (2, ["--batch", "0"], "0 is outside 1 to 1024"),
+        (2, ["--shard", "3/2"], "'3/2' is not a shard; write I/N"),
         (2, ["--guidance", "nan"], "nan is outside 0 to 100"),
         (
             2,

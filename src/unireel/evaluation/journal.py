@@ -68,17 +68,36 @@ class Journal:
         self._file.close()
 
     def _read(self) -> None:
-        content = self.path.read_bytes() if self.path.exists() else b""
-        whole = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
-            try:
-                record = json.loads(line)
-                self._records[self._key(record)] = record
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"line {number} of {self.path} is damaged; remove it to go on") from None
-        if whole < len(content):
+        self._records, whole = _records_in(self.path, self._key)
+        if self.path.exists() and whole < self.path.stat().st_size:
             with self.path.open("r+b") as file:
                 file.truncate(whole)
+
+
+def read_records(path: Path, key: Callable[[Record], Hashable] = lambda record: record["id"]) -> list[Record]:
+    """The records of a journal that another process may be writing at this moment: nothing of it is changed.
+
+    Raises:
+        UserError: a line is damaged, or the file cannot be read.
+    """
+    try:
+        return list(_records_in(path, key)[0].values())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _records_in(path: Path, key: Callable[[Record], Hashable]) -> tuple[dict[Hashable, Record], int]:
+    """The records of a file by key, none if it is not there, and the bytes up to the end of its last whole line."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    found: dict[Hashable, Record] = {}
+    for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
+        try:
+            record = json.loads(line)
+            found[key(record)] = record
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"line {number} of {path} is damaged; remove it to go on") from None
+    return found, whole
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from unireel.errors import UserError
 from unireel.evaluation.journal import CARD
 from unireel.evaluation.paired import Paired, compare_items, holm
+from unireel.evaluation.worldbench.ledger import ITEMS_OF_ALL
 
 ITEMS, SCORES = "items.jsonl", "scores.json"
 NOT_SCORES = ("part", "index", "seed", "seconds", "confidence", "kind", "unchanged")
@@ -58,16 +59,17 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: it holds none.
     """
-    path = folder / ITEMS
-    if not path.is_file():
+    paths = sorted(folder.glob(ITEMS_OF_ALL))
+    if not paths:
         raise UserError(f"{folder} holds no evaluation: it has no {ITEMS}")
     items: dict[Key, dict[str, Any]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            item = json.loads(line)
-            items[_key(item)] = item
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"line {number} of {path} is not an item of an evaluation") from None
+    for path in paths:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                item = json.loads(line)
+                items[_key(item)] = item
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"line {number} of {path} is not an item of an evaluation") from None
     about: dict[str, Any] = {}
     for name in (SCORES, CARD):
         if (folder / name).is_file():

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unireel.clip import Clip
-from unireel.errors import UsageError, UserError
+from unireel.errors import UserError
 from unireel.evaluation.journal import Journal
+from unireel.evaluation.shards import Shard
 from unireel.world.scene import stable_hash
 
 
@@ -52,17 +53,12 @@ def seed_of(seed: int, name: str, sample: int) -> int:
 
 
 def shard(wanted: Sequence[Wanted], which: str | None) -> list[Wanted]:
-    """The part of ``wanted`` that ``"I/N"`` names (I from 1 to N): every N-th, so that shards take equally long.
+    """The part of ``wanted`` that ``which`` names, see :class:`Shard`; all without it.
 
     Raises:
         UsageError: not of that form.
     """
-    if which is None:
-        return list(wanted)
-    number, slash, count = which.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UsageError(f"'{which}' is not a shard; write I/N, for example 1/4 to 4/4 on four devices")
-    return list(wanted[int(number) - 1 :: int(count)])
+    return list(wanted) if which is None else list(wanted[Shard.read(which).items])
 
 
 def missing(wanted: Sequence[Wanted], folder: Path) -> list[Wanted]:

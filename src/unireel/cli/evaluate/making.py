@@ -10,6 +10,7 @@ from unireel.cli.options import (
     add_fast_option,
     add_model_options,
     check_writable,
+    chosen_speed,
     load_model,
     real_number,
     whole_number,
@@ -42,8 +43,15 @@ def add_making_options(parser: Any, batch: int = 8) -> None:
     parser.add_argument(
         "--scale", type=whole_number(1, 64), default=1, metavar="INT", help="enlarge every pixel"
     )
+    add_shard_option(parser)
+
+
+def add_shard_option(parser: Any) -> None:
+    """Add ``--shard``."""
     parser.add_argument(
-        "--shard", metavar="I/N", help="make only every N-th film, from the I-th: one shard for each device"
+        "--shard",
+        metavar="I/N",
+        help="do only every N-th item, from the I-th: one process for each device, all with one folder",
     )
 
 
@@ -70,11 +78,12 @@ def make_films(
     from unireel.evaluation.journal import Journal, claim
     from unireel.evaluation.progress import resumable
     from unireel.evaluation.sampling import Options, make, missing, shard
+    from unireel.evaluation.shards import Shard
     from unireel.hub import find_model
 
     mine = shard(wanted, args.shard)
     card = {name: getattr(args, name) for name in ("model", "seed", "steps", "guidance", "scale")}
-    card |= {"fast": True} if args.fast else {}
+    card |= {"fast": chosen_speed(args)} if chosen_speed(args) else {}
     claim(args.out, identity | card | {"weights": fingerprint(find_model(args.model))})
     folder = args.out / "samples"
     folder.mkdir(exist_ok=True)
@@ -82,7 +91,7 @@ def make_films(
     if todo < len(mine):
         print(f"going on in {args.out}: {len(mine) - todo} films are done, {todo} are left", file=sys.stderr)
     if todo:
-        name = "failures.jsonl" if args.shard is None else f"failures-{args.shard.replace('/', '-of-')}.jsonl"
+        name = "failures.jsonl" if args.shard is None else Shard.read(args.shard).file("failures.jsonl")
         failures = Journal(args.out / name)
         options = Options(frames, args.steps, args.guidance, args.batch, args.scale)
         with resumable({"films": todo}, args.out, failures) as progress:
@@ -99,14 +108,12 @@ def make_films(
 
 def refused(out: Path, folder: Path) -> list[dict[str, Any]]:
     """What the model refused in any run and shard, and has not made since."""
-    from unireel.evaluation.journal import Journal
+    from unireel.evaluation.journal import read_records
 
-    found = []
-    for path in sorted(out.glob("failures*.jsonl")):
-        journal = Journal(path)
-        found += [record for record in journal if not (folder / record["id"]).exists()]
-        journal.close()
-    return found
+    # Other shards may be writing theirs: these files are looked at and never mended here.
+    paths = sorted(out.glob("failures*.jsonl"))
+    found = {record["id"]: record for path in paths for record in read_records(path)}
+    return [record for name, record in found.items() if not (folder / name).exists()]
 
 
 def say_what_is_missing(left: int, failures: list[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unireel.cli.evaluate import worldbench
-from unireel.cli.evaluate.making import add_sampling_options
+from unireel.cli.evaluate.making import add_sampling_options, add_shard_option
 from unireel.cli.evaluate.output import add_json_option, check_json
 from unireel.cli.options import add_model_options, load_model, whole_number
 from unireel.errors import UserError
@@ -35,6 +35,7 @@ def add_options(bench: argparse.ArgumentParser, system: str, categories: str) ->
         metavar="FOLDER",
         help="records, scores and report; a rerun goes on (default: %(default)s)",
     )
+    add_shard_option(bench)
     add_json_option(bench)
     bench.set_defaults(model=f"pocket/{system}")
 
@@ -53,6 +54,7 @@ def measure(
         change: what is done to the model before.
     """
     from unireel.evaluation.fingerprint import fingerprint
+    from unireel.evaluation.shards import Shard
     from unireel.evaluation.worldbench import Ledger, Plan, Setting, chosen_parts
     from unireel.hub import find_model, read_card
 
@@ -66,11 +68,11 @@ def measure(
         )
     names = ("model", "split", "seed", "steps", "guidance", *names)
     identity = {name: getattr(args, name) for name in names}
-    ledger = Ledger(folder, identity | {"weights": fingerprint(found)})
+    shard = None if args.shard is None else Shard.read(args.shard)
+    ledger = Ledger(folder, identity | {"weights": fingerprint(found)}, shard)
     model = load_model(args)
     change(model)
     plan = Plan(
         parts, args.n, Setting(args.split, args.seed, model.size, args.steps, args.guidance, args.batch)
     )
-    result = worldbench.measured(args.model, model, plan, ledger)
-    worldbench.finish(args, result, plan, ledger)
+    worldbench.measure(args, model, plan, ledger)

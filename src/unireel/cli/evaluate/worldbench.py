@@ -8,9 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unireel.cli.evaluate.making import add_sampling_options
-from unireel.cli.evaluate.output import add_json_option, check_json, table
-from unireel.cli.options import add_model_options, check_writable, load_model, whole_number
+from unireel.cli.evaluate.making import add_sampling_options, add_shard_option
+from unireel.cli.evaluate.output import add_json_option, check_json, table, write
+from unireel.cli.options import (
+    add_model_options,
+    check_writable,
+    chosen_speed,
+    load_model,
+    whole_number,
+)
 from unireel.errors import UsageError, UserError
 
 if TYPE_CHECKING:
@@ -26,7 +32,11 @@ EPILOG = """examples:
   unireel evaluate worldbench --n 500 --split compositional
   unireel evaluate worldbench --categories qa,caption --n 200 --json scores.json
   unireel evaluate worldbench --categories motion,qa/direction --json -
+  unireel evaluate worldbench --categories t2i --n 100  (GenEval's six questions, of pictures of the World)
+  unireel evaluate worldbench --categories needle       (moments in long stories, with Pyramid Reflection)
   unireel evaluate worldbench --model world:oracle      (the renderer itself: proves the benchmark)
+  unireel evaluate worldbench ... --shard 1/4 --device cuda:0     (and 2/4 to 4/4 on other devices; the last one
+                                                                   to be done writes scores and report)
 
 A run that was stopped goes on where it was when it is started again with the same arguments; a larger --n or
 more --categories add to it.
@@ -46,8 +56,8 @@ def add_parser(benchmarks: Any) -> None:
     bench.add_argument(
         "--categories",
         metavar="NAMES",
-        help="what to measure, separated by commas: t2v, i2v, edit, qa, caption, a category such as motion, "
-        "or a type of question such as qa/direction (default: everything that the model does)",
+        help="what to measure, separated by commas: t2v, t2i, i2v, edit, qa, needle, caption, a category such as "
+        "motion, or a type of question such as qa/direction (default: everything that the model does)",
     )
     bench.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: %(default)s")
     bench.add_argument(
@@ -71,6 +81,7 @@ def add_parser(benchmarks: Any) -> None:
         metavar="FOLDER",
         help="records, scores and report (default: worldbench/MODEL-SPLIT-SEED)",
     )
+    add_shard_option(bench)
     add_json_option(bench)
     bench.set_defaults(run=run)
 
@@ -85,8 +96,7 @@ def run(args: argparse.Namespace) -> None:
     folder = prepared_folder(args)
     check_json(args.json)
     model, plan, ledger = opened(args, parts, folder)
-    result = measured(args.model, model, plan, ledger)
-    finish(args, result, plan, ledger)
+    measure(args, model, plan, ledger)
 
 
 def prepared_folder(args: argparse.Namespace) -> Path:
@@ -116,6 +126,7 @@ def made_room(folder: Path) -> Path:
 def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model, Plan, Ledger]":
     """The model, what it is to do, and the ledger of what it has done."""
     from unireel.evaluation.fingerprint import fingerprint
+    from unireel.evaluation.shards import Shard
     from unireel.evaluation.worldbench import Ledger, Plan, Setting
     from unireel.evaluation.worldbench.reference import NAMES, SIZE, Reference
     from unireel.hub import find_model
@@ -125,11 +136,12 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
         setting = Setting(args.split, args.seed, size, args.steps, args.guidance, args.batch, args.best_of)
         return Plan(parts, args.n, setting)
 
+    shard = None if args.shard is None else Shard.read(args.shard)
     identity = {name: getattr(args, name) for name in ("model", "split", "seed", "steps", "guidance")}
     if args.best_of > 1:
         identity["best_of"] = args.best_of
-    if args.fast:
-        identity["fast"] = True
+    if chosen_speed(args):
+        identity["fast"] = chosen_speed(args)
     if args.model.startswith("world:"):
         if args.model not in NAMES:
             raise UsageError(
@@ -138,11 +150,11 @@ def opened(args: argparse.Namespace, parts: tuple, folder: Path) -> "tuple[Model
         if args.best_of > 1:
             raise UsageError(f"{args.model} makes one film of each prompt; leave --best-of out")
         plan = plan_of(SIZE)
-        ledger = Ledger(made_room(folder), identity)
+        ledger = Ledger(made_room(folder), identity, shard)
         return Reference(plan, NAMES[args.model]), plan, ledger
     # The ledger comes before the weights are loaded: that a folder is taken is said at once.
     identity["weights"] = fingerprint(find_model(args.model))
-    ledger = Ledger(made_room(folder), identity)
+    ledger = Ledger(made_room(folder), identity, shard)
     model = load_model(args)
     if args.best_of > 1 and not hasattr(model, "best_of_many"):
         raise UserError(f"'{args.model}' cannot judge its own films; leave --best-of out")
@@ -168,22 +180,29 @@ def doable(args: argparse.Namespace, model: "Model", parts: tuple) -> tuple:
     return tuple(each for each in parts if each[0].name not in unable)
 
 
-def measured(name: str, model: "Model", plan: "Plan", ledger: "Ledger") -> "Result":
-    """Run the evaluation with its progress on the standard error."""
+def measure(args: argparse.Namespace, model: "Model", plan: "Plan", ledger: "Ledger") -> None:
+    """Do what is to be done here with its progress on the standard error; the last shard adds up and reports."""
     from unireel.evaluation.progress import resumable
-    from unireel.evaluation.worldbench import evaluate
+    from unireel.evaluation.worldbench.runner import result, work
 
     todo: dict[str, int] = {}
     for task, part in plan.parts:
         todo[task.name] = todo.get(task.name, 0) + len(ledger.missing(part, plan.n))
-    kept = plan.n * len(plan.parts) - sum(todo.values())
+    mine = plan.n if ledger.shard is None else len(range(plan.n)[ledger.shard.items])
+    kept = mine * len(plan.parts) - sum(todo.values())
     if kept:
         print(
             f"going on in {ledger.folder}: {kept} items are done, {sum(todo.values())} are left",
             file=sys.stderr,
         )
     with resumable(todo, ledger.folder, ledger) as progress:
-        return evaluate(model, name, plan, ledger, progress.advance)
+        left = work(model, plan, ledger, progress.advance)
+    if not left:
+        finish(args, result(args.model, plan, ledger), plan, ledger)
+        return
+    counts = {"items": plan.n * len(plan.parts) - left, "missing": left}
+    if not write({"scores": {}, "counts": counts}, args.json):
+        print(f"this shard is done; {left} items of others are still to be done, so there are no scores yet")
 
 
 def finish(args: argparse.Namespace, result: "Result", plan: "Plan", ledger: "Ledger") -> None:
@@ -211,7 +230,10 @@ def command(args: argparse.Namespace) -> str:
     """The command line that gives these figures again, wherever it is started."""
     words = ["unireel", "evaluate", getattr(args, "benchmark", "worldbench"), "--model", args.model]
     words += ["--split", args.split, "--n", str(args.n), "--seed", str(args.seed)]
-    for name in ("categories", "alignment", "views", "steps", "guidance"):
+    if getattr(args, "best_of", 1) > 1:
+        words += ["--best-of", str(args.best_of)]
+    words += ["--fast"] if args.fast else []
+    for name in ("categories", "alignment", "views", "steps", "guidance", "profile"):
         if getattr(args, name, None) is not None:
             words += [
                 f"--{name}",

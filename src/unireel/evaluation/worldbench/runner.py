@@ -48,12 +48,20 @@ Advance = Callable[[str, int, int, float], None]
 
 
 def evaluate(model: Model, name: str, plan: Plan, ledger: Ledger, advance: Advance | None = None) -> Result:
-    """Do what ``ledger`` has no record of, and add everything up.
+    """Do what ``ledger`` has no record of, and add everything up, see :func:`work` and :func:`result`."""
+    work(model, plan, ledger, advance)
+    return result(name, plan, ledger)
+
+
+def work(model: Model, plan: Plan, ledger: Ledger, advance: Advance | None = None) -> int:
+    """Do what ``ledger`` has no record of and is to be done here.
 
     Args:
         model: what is judged.
-        name: what to call it.
         advance: told about every finished batch.
+
+    Returns:
+        How many items still have no record: those of other shards.
 
     Raises:
         UserError: the ledger was written with another World.
@@ -73,9 +81,14 @@ def evaluate(model: Model, name: str, plan: Plan, ledger: Ledger, advance: Advan
             if advance:
                 left = sum(len(todo[each]) for other, each in plan.parts if other is task)
                 advance(task.name, len(items), left, seconds)
-    return Result(
-        name, plan.setting.split, plan.setting.seed, add_up(plan, ledger), checker_scores(plan.setting)
-    )
+    ledger.refresh()
+    return sum(ledger.left(part, plan.n) for _, part in plan.parts)
+
+
+def result(name: str, plan: Plan, ledger: Ledger) -> Result:
+    """What follows from the records there are; ``name`` is what the model is called."""
+    setting = plan.setting
+    return Result(name, setting.split, setting.seed, add_up(plan, ledger), checker_scores(setting))
 
 
 def add_up(plan: Plan, ledger: Ledger) -> dict[str, Score]:

@@ -262,9 +262,9 @@ def test_edits_go_to_the_model(engine_on, served):
     """A pipeline that edits: here one that turns films round, which can be seen."""
 
     class Editing(type(served.pipeline)):
-        def edit(self, clip, instruction, seed, steps, guidance, progress):
+        def edit_many(self, pairs, seeds, steps, guidance, batch_size, progress):
             progress(1, 1)
-            return clip[::-1]
+            return [clip[::-1] for clip, _ in pairs]
 
     pipeline = Editing(**served.pipeline.components, **_settings(served))
     model = ServedModel(pipeline, "editing")

@@ -106,7 +106,8 @@ def test_what_goes_together():
         assert not job.goes_with(Job("b", other))
     assert not job.goes_with(Job("b", FILM, source=picture))
     edit = Job("c", replace(FILM, edit=True), source=picture)
-    assert not edit.goes_with(edit)
+    assert edit.goes_with(edit) and not edit.goes_with(Job("d", FILM, source=picture))
+    assert not edit.goes_with(Job("d", replace(edit.request, frames=5), source=picture))
 
 
 def test_a_full_queue_refuses_all_or_nothing(store):

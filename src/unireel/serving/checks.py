@@ -78,6 +78,19 @@ def frames_for(model: ServedModel, asked: VideoCreate) -> int:
     return nearest
 
 
+def source_of_edit(model: ServedModel, param: str, film: Clip) -> Clip:
+    """A film or picture to edit at the model's size; one that would have to be cut or squeezed is refused."""
+    if len(film) not in model.lengths:
+        listed = ", ".join(map(str, model.lengths))
+        problem = f"it has {len(film)} frames; accepted are {listed}"
+        raise ApiError("invalid_value", param=param, problem=problem)
+    height, width = model.size
+    if film.width * height != film.height * width:
+        problem = f"it is {film.width}x{film.height}; films to edit have the shape of {width}x{height}"
+        raise ApiError("invalid_value", param=param, problem=problem)
+    return film.resized(height, width)
+
+
 def film_request(
     model: ServedModel,
     settings: Settings,

@@ -354,6 +354,10 @@ class Engine:
                 for job in jobs:
                     self._make_together(model, [job])
                 return
+            if isinstance(error, UserError):
+                # The request's fault, which only the model could see; what it says may hold the client's words.
+                self._end(jobs[0], None, "model_refuses")
+                return
             logger.exception("job %s failed", jobs[0].id)
             self._end(jobs[0], None)
             return
@@ -372,17 +376,18 @@ class Engine:
         self._answer(model)
         self._sweep()
 
-    def _end(self, job: Job, clip: Any) -> None:
+    def _end(self, job: Job, clip: Any, failure: str = "generation_failed") -> None:
         """Keep a film, or the failure if there is none; hand it to those who wait.
 
         Args:
             clip: a ``Clip``; of a job that says ``imagine``, which is always transient, an ``Imagined``.
+            failure: the code of the catalogue if there is none.
         """
         if job.id not in self._running:
             return
         try:
             if clip is None:
-                self.store.fail(job, "generation_failed")
+                self.store.fail(job, failure)
             elif job.transient:
                 self.store.delete(job.id)
             elif not self.store.complete(job, partial(write_content, clip=clip, scale=job.request.scale)):
@@ -392,7 +397,7 @@ class Engine:
             self.store.fail(job, "generation_failed")
             clip = None
         self.metrics.jobs.labels("completed" if clip is not None else "failed").inc()
-        self._resolve(job.id, clip if clip is not None else ApiError("generation_failed"))
+        self._resolve(job.id, clip if clip is not None else ApiError(failure))
 
     def _resolve(self, id: str, outcome: Clip | Imagined | ApiError | None) -> None:
         with self._mutex:

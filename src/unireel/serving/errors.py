@@ -56,6 +56,9 @@ CATALOGUE = {
     "video_not_found": Entry(404, "not_found_error", "there is no video of that id"),
     "video_not_ready": Entry(409, _REQUEST, "the video is not completed"),
     "model_cannot_edit": Entry(400, _REQUEST, "this model cannot edit"),
+    "model_refuses": Entry(
+        400, _REQUEST, "the model cannot do this: it is too long for it, or speaks of what is not there"
+    ),
     "model_cannot_ask": Entry(400, _REQUEST, "this model cannot answer questions"),
     "model_cannot_reflect": Entry(400, _REQUEST, "this model cannot reflect"),
     # the server

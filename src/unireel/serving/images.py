@@ -77,7 +77,7 @@ def router(context: Context) -> APIRouter:
         source = await context.intake.one("image", [*body.files.get("image", []), *address], "image")
         if source is None:
             raise ApiError("missing_parameter", param="image")
-        picture = await asyncio.to_thread(engine.model.first_frame, source)
+        picture = await asyncio.to_thread(checks.source_of_edit, engine.model, "image", source)
         return await make(request, asked, films(asked, edit=True), picture)
 
     return routes

@@ -106,7 +106,7 @@ class Job:
         mine, its = (
             replace(job.request, prompt="", seed=0, scale=1, height=0, width=0) for job in (self, other)
         )
-        return not mine.edit and mine == its and (self.source is None) == (other.source is None)
+        return mine == its and (self.source is None) == (other.source is None)
 
 
 def pack_clip(clip: Clip) -> bytes:

@@ -26,7 +26,7 @@ SMALL_SIDE = 384
 
 VERBS = {
     "generate": "generate_many",
-    "edit": "edit",
+    "edit": "edit_many",
     "ask": "ask_many",
     "caption": "caption_many",
     "imagine": "imagine_many",
@@ -104,16 +104,14 @@ class ServedModel:
         requests = [job.request for job in jobs]
         head = requests[0]
         if head.edit:
-            (job,) = jobs
-            edited = self.pipeline.edit(
-                job.source,
-                head.prompt,
-                seed=head.seed,
+            return self.pipeline.edit_many(
+                [(job.source, job.request.prompt) for job in jobs],
+                seeds=[request.seed for request in requests],
                 steps=head.steps,
                 guidance=head.guidance,
+                batch_size=len(jobs),
                 progress=progress,
             )
-            return [edited]
         make = self.pipeline.imagine_many if head.imagine else self.pipeline.generate_many
         return make(
             [request.prompt for request in requests],

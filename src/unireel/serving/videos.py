@@ -193,4 +193,4 @@ async def _film_to_edit(context: Context, body: Body, asked: VideoEdit) -> Clip:
     film = await context.intake.one("video", sources, "video")
     if film is None:
         raise ApiError("missing_parameter", param="video")
-    return await asyncio.to_thread(film.resized, *context.engine.model.size)
+    return await asyncio.to_thread(checks.source_of_edit, context.engine.model, "video", film)

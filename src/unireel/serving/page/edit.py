@@ -13,7 +13,7 @@ import gradio as gr
 import numpy as np
 
 from unireel.clip import Clip
-from unireel.serving.checks import film_request
+from unireel.serving.checks import film_request, source_of_edit
 from unireel.serving.context import Context
 from unireel.serving.errors import ApiError
 from unireel.serving.page.fragments import film_address, hint, player, problem, three_films
@@ -105,10 +105,11 @@ def _uploaded(context: Context) -> Callable[[str | None], Any]:
         """Open a film that a visitor sends, at the model's size, and make room for the next."""
         try:
             clip = await read_upload(context, path, "any")
-            size = context.engine.model.size
+            if clip is not None:
+                clip = source_of_edit(context.engine.model, "film", clip)
         except ApiError as error:
             return [], problem(error.message), "", None
-        return (*await showing([] if clip is None else [Link(clip.resized(*size))]), None)
+        return (*await showing([] if clip is None else [Link(clip)]), None)
 
     return take
 

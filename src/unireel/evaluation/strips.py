@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unireel.evaluation.page import Frame, Picture, Strip
-from unireel.evaluation.worldbench.pictures import photo, png
+from unireel.evaluation.pictures import photo, png
 from unireel.media.resize import resize_frame
 
 SIDE = 112

@@ -11,9 +11,9 @@ import numpy as np
 
 from unireel.clip import Clip
 from unireel.evaluation.intervals import Score, mean, rate
+from unireel.evaluation.pictures import webp
 from unireel.evaluation.quality import psnr
 from unireel.evaluation.worldbench.generation import check_films, fact_lines
-from unireel.evaluation.worldbench.pictures import webp
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Model, Outcome, Record, Task
 from unireel.world.checker import check, describe

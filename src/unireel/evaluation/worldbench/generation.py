@@ -12,8 +12,8 @@ import numpy as np
 from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.evaluation.intervals import Score, rate
+from unireel.evaluation.pictures import png
 from unireel.evaluation.quality import psnr
-from unireel.evaluation.worldbench.pictures import png
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Model, Outcome, Record, Task
 from unireel.world.checker import check, describe

@@ -11,8 +11,8 @@ from typing import Any
 
 from unireel.errors import UserError
 from unireel.evaluation.journal import Journal, claim, read_records
+from unireel.evaluation.pictures import webp
 from unireel.evaluation.shards import Shard
-from unireel.evaluation.worldbench.pictures import webp
 from unireel.evaluation.worldbench.task import Outcome, Record
 
 ITEMS, FILMS = "items.jsonl", "films"

@@ -12,8 +12,8 @@ import numpy as np
 
 from unireel.clip import Clip
 from unireel.evaluation.intervals import Score, drop, mean, rate
+from unireel.evaluation.pictures import webp
 from unireel.evaluation.strips import rounds_of, strips
-from unireel.evaluation.worldbench.pictures import webp
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Outcome, Record, Statement, Task
 from unireel.evaluation.worldbench.understanding import CONTROL_EVERY, CONTROLS, control_scores, same_answer

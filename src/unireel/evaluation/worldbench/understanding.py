@@ -10,7 +10,7 @@ import numpy as np
 
 from unireel.clip import Clip
 from unireel.evaluation.intervals import Score, drop, mean, rate
-from unireel.evaluation.worldbench.pictures import webp
+from unireel.evaluation.pictures import webp
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Model, Outcome, Record, Task
 from unireel.world.checker import describe

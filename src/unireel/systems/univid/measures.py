@@ -9,8 +9,8 @@ from typing import Any
 
 from unireel.clip import Clip
 from unireel.evaluation.intervals import Score, rate
+from unireel.evaluation.pictures import png
 from unireel.evaluation.worldbench.generation import FilmItem, TextToVideo, fact_lines, judge
-from unireel.evaluation.worldbench.pictures import png
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Outcome, Record, Task
 from unireel.systems.univid.pipeline import Control

@@ -120,6 +120,8 @@ def test_a_judge_and_its_cost(here: Run, files: Path, serve: Serve) -> None:
     [
         (2, "--questions q.json", "name either the --predictions to score, or the --model"),
         (2, "--questions q.json --model m", "--model needs --videos"),
+        (2, "--predictions p.json --questions q.json --reflect", "--reflect needs --model"),
+        (2, "--predictions p.json --questions q.json --ranker r", "--ranker needs --reflect"),
         (1, "--questions q.json --model pocket/none --videos . --out run", "there is no model"),
         (1, "--questions q.json --model pocket/base --videos no --out run", "there is no folder no"),
         (
@@ -219,6 +221,39 @@ def test_a_model_answers_with_controls_and_goes_on(
     other = here(*words, "--frames", 5)
     assert other.returncode == 1
     assert "holds another evaluation (frames: 17, not 5)" in other.stderr
+
+
+def test_a_model_reflects_and_the_report_shows_what_it_looked_at(
+    here: Run, untrained: Path, tmp_path: Path, film: Clip
+) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    film.save(folder / "f0.mp4", scale=4)
+    questions = [
+        {"question_id": 1, "video_name": "f0", "question": "what colour is the star?", "answer": "red"},
+        {"question_id": 2, "video_name": "f0", "question": "what zeppelin is it?", "answer": "red"},
+    ]
+    (tmp_path / "q.json").write_text(json.dumps(questions))
+    words = ["evaluate", "videoqa", "--model", untrained, "--videos", folder, "--questions", "q.json"]
+    words += ["--out", "run", "--metric", "normalized", "--control-every", 1, "--reflect", "--threshold", 1]
+    result = here(*words, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["problem_counts"] == {"refused": 1}
+    assert {"control/reversed", "drop/blank"} < set(found["scores"])
+    answers = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
+    (record,) = [each for each in answers if "said" in each]
+    # A static question: 4, 8 and 16 of the film's frames, none of whose answers was good enough.
+    assert [len(each["frames"]) for each in record["rounds"]] == [4, 8, 16]
+    assert not any(each["accepted"] for each in record["rounds"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("<ol class=strip>") == 3
+    assert page.count("rejected with a score of") == 3
+    assert page.count("<li><img") == 4 + 8 + 16
+    identity = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (identity["frames"], identity["reflect"]) == (64, {"threshold": 1.0})
+    again = here(*words)
+    assert "2 questions are answered, 0 are left" in again.stderr
 
 
 def test_two_runs_are_compared_on_a_page(here: Run, files: Path) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unireel.cli.options import (
     check_writable,
@@ -34,6 +34,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         f"'{PREFIX}NAME', a model folder of transformers, or an endpoint, each of which must take pictures.",
     )
     group.add_argument("--reflect", action="store_true", help="reflect; films may have any length")
+    add_loop_options(group)
+    group.add_argument(
+        "--trace", type=Path, metavar="FILE.json", help="everything that happened; a rerun goes on"
+    )
+    group.add_argument(
+        "--picture", type=Path, metavar="FILE.png", help="the frames of every round on one sheet"
+    )
+
+
+def add_loop_options(group: Any) -> None:
+    """Add what :func:`build` reads besides the model."""
     group.add_argument(
         "--ranker",
         metavar="NAME",
@@ -46,12 +57,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"who judges answers (default: the model's own confidence): {TALKER}",
     )
     group.add_argument("--reflector", metavar="NAME", help="who writes search texts (default: the evaluator)")
-    group.add_argument(
-        "--trace", type=Path, metavar="FILE.json", help="everything that happened; a rerun goes on"
-    )
-    group.add_argument(
-        "--picture", type=Path, metavar="FILE.png", help="the frames of every round on one sheet"
-    )
     group.add_argument("--mode", choices=("static", "dynamic"), help="default: decided by the question")
     group.add_argument(
         "--threshold", type=real_number(0, 1), help="score at which an answer is accepted (default: 0.7)"
@@ -115,7 +120,7 @@ def build(args: argparse.Namespace) -> "PyramidReflection":
         None if name is None else load_talker(name, args, sees=False)
         for name in (args.evaluator, args.reflector)
     )
-    if _talks(args.model):
+    if is_talker(args.model):
         roles = Roles.prompted(load_talker(args.model, args, sees=True), evaluator, reflector, threshold)
     else:
         roles = Roles.of_model(load_model(args), evaluator, reflector, threshold)
@@ -151,7 +156,7 @@ def _is_address(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
-def _talks(name: str) -> bool:
+def is_talker(name: str) -> bool:
     """Whether ``--model`` names a talker rather than a Unireel model."""
     folder = Path(name)
     published = any((folder / each).is_file() for each in ("config.json", "llm_config.json"))
@@ -163,5 +168,5 @@ def _own_ranker(name: str) -> Path | None:
     """The ranker in a Unireel model's folder; those of pocket models know the World only, so talkers have none."""
     from unireel.hub import component, find_model
 
-    folder = None if _talks(name) else component(find_model(name), "ranker")
+    folder = None if is_talker(name) else component(find_model(name), "ranker")
     return folder if folder is not None and folder.is_dir() else None

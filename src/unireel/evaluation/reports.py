@@ -12,7 +12,7 @@ from PIL import Image
 
 from unireel.clip import Clip
 from unireel.errors import UserError
-from unireel.evaluation.page import Case, Figures, Picture, document, gallery, made_by, score_table
+from unireel.evaluation.page import Case, Figures, Picture, Strip, document, gallery, made_by, score_table
 from unireel.evaluation.plots import histogram
 from unireel.evaluation.published import GENEVAL, VBENCH, VIDEOQA, Beside, beside
 
@@ -61,12 +61,14 @@ def videoqa_page(
     name: str,
     command: str,
     find: Callable[[str], Path] | None,
+    traced: Callable[[str], tuple[Strip, ...]] = lambda question: (),
 ) -> str:
     """The page of answers: wrong ones first, then right ones, with their videos where they are.
 
     Args:
         document: what ``scores.json`` holds.
         find: gives a video's file by its name in the annotation.
+        traced: gives what was looked at, by a question's id; nothing for answers that were not found by looking.
     """
     metric = next(
         (each for each in scores if "/" not in each and each in (records[0] if records else {})), ""
@@ -76,8 +78,10 @@ def videoqa_page(
     worst = sorted(known, key=lambda each: sign * each[metric])[: 2 * SHOWN]
     best = sorted(known, key=lambda each: -sign * each[metric])[:SHOWN]
     sections = [
-        _cases(f"Worst by {metric}", [_answer(each, metric, find) for each in worst]),
-        _cases(f"Best by {metric}", [_answer(each, metric, find) for each in best if each not in worst]),
+        _cases(f"Worst by {metric}", [_answer(each, metric, find, traced) for each in worst]),
+        _cases(
+            f"Best by {metric}", [_answer(each, metric, find, traced) for each in best if each not in worst]
+        ),
     ]
     if "judge_score" in scores:
         ratings = [each["judge_score"] for each in records if each.get("judge_score") is not None]
@@ -194,7 +198,12 @@ def _small(clip: Clip, shows: str) -> Picture:
     return Picture(memory.getvalue(), shows=shows, look="film" if tiny else "photo")
 
 
-def _answer(record: Record, metric: str, find: Callable[[str], Path] | None) -> Case:
+def _answer(
+    record: Record,
+    metric: str,
+    find: Callable[[str], Path] | None,
+    traced: Callable[[str], tuple[Strip, ...]],
+) -> Case:
     value = record[metric]
     right = value if isinstance(value, bool) else None
     lines: list[tuple[bool | None, str]] = [
@@ -209,7 +218,8 @@ def _answer(record: Record, metric: str, find: Callable[[str], Path] | None) -> 
             shown = preview(find(record["video"]))
         except UserError:
             shown = None
-    return Case(right, record["question"], () if shown is None else (shown,), tuple(lines))
+    pictures = () if shown is None else (shown,)
+    return Case(right, record["question"], pictures, tuple(lines), traced(record["id"]))
 
 
 def _cases(title: str, cases: Sequence[Case]) -> str:

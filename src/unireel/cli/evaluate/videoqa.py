@@ -4,9 +4,11 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from unireel.cli.evaluate.judging import add_judge_options, check_judge, cost, make_judge
@@ -21,10 +23,13 @@ from unireel.cli.evaluate.output import (
     write_page,
 )
 from unireel.cli.options import load_model, whole_number
+from unireel.cli.reflect import add_loop_options, is_talker
+from unireel.cli.reflect import build as build_loop
 from unireel.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from unireel.evaluation.intervals import Score
+    from unireel.evaluation.page import Strip
     from unireel.evaluation.videoqa.askers import Asker
     from unireel.evaluation.videoqa.datasets import Dataset
     from unireel.evaluation.videoqa.formats import Problem, Question
@@ -35,6 +40,7 @@ EPILOG = """examples:
   unireel evaluate videoqa --predictions P --questions Test_count_question.csv --metric l2
   unireel evaluate videoqa --model pocket/base --videos films/ --questions Q --metric normalized --out runs/qa
   unireel evaluate videoqa --model http://localhost:8000/v1#qwen3-vl --videos V --questions Q --out runs/qa
+  unireel evaluate videoqa --model pocket/univid --reflect --videos films/ --questions Q --out runs/qa-reflect
   unireel evaluate videoqa --predictions P --questions Q --metric exact,judge --out runs/qa \\
       --judge-url http://localhost:8000/v1 --judge-model qwen3 --judge-requests 20000
   unireel evaluate videoqa --predictions P --questions Q --metric judge --out runs/qa --judge-local models/qwen3
@@ -44,6 +50,9 @@ counted and listed; a question without prediction counts as answered wrong. Ever
 the film reversed, frozen at its first frame, blank, and (where the model takes it) about no film at all.
 A run that was stopped goes on when it is started again with the same arguments.
 """
+FRAMES, POOL = 17, 64
+"""Frames that are shown of each video: all at once, or as the pool of which reflection looks at some."""
+
 SHOWN = 3
 """How many problems of each kind are printed; all are in the JSON."""
 
@@ -74,9 +83,8 @@ def add_parser(benchmarks: Any) -> None:
     parser.add_argument(
         "--frames",
         type=whole_number(1, 4096),
-        default=17,
         metavar="N",
-        help="shown of each video (default: 17)",
+        help="shown of each video (default: 17; with --reflect the pool of frames, 64)",
     )
     parser.add_argument(
         "--control-every",
@@ -107,6 +115,12 @@ def add_parser(benchmarks: Any) -> None:
         metavar="FOLDER",
         help="keep scores, a report, every question's record and the judge's verdicts",
     )
+    group = parser.add_argument_group(
+        "reflection",
+        "Look at a few frames, answer, judge, and look again at better ones (docs/reflection.md).",
+    )
+    group.add_argument("--reflect", action="store_true", help="answer by Pyramid Reflection")
+    add_loop_options(group)
     add_judge_options(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -125,6 +139,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(
             "--model needs --videos, the folder of the videos, and --out, where the answers are kept"
         )
+    check_reflection(args)
+    args.frames = args.frames or (POOL if args.reflect else FRAMES)
     names, metrics = chosen_metrics(args, dataset)
     check_json(args.json)
     annotations = read_annotations(args.questions, args.answers, dataset)
@@ -167,6 +183,11 @@ def answer_all(
     files = read_names(args.video_names) if args.video_names else {}
     setting = Setting(args.frames, args.control_every)
     identity = {"benchmark": "videoqa", "model": args.model, "weights": weights(args.model)}
+    if args.reflect:
+        options = ("ranker", "evaluator", "reflector", "mode", "threshold")
+        identity["reflect"] = {
+            each: getattr(args, each) for each in options if getattr(args, each) is not None
+        }
     claim(args.out, identity | {"frames": args.frames, "control_every": args.control_every})
     journal = Journal(args.out / "answers.jsonl")
     todo = sum(each.id not in journal or "error" in journal[each.id] for each in questions)
@@ -175,12 +196,16 @@ def answer_all(
             f"going on in {args.out}: {len(questions) - todo} questions are answered, {todo} are left",
             file=sys.stderr,
         )
-    with resumable({"questions": todo}, args.out, journal) as progress:
+
+    def find(name: str) -> Path:
+        return find_video(name, args.videos, DATASETS[args.dataset], files)
+
+    with ExitStack() as stack, resumable({"questions": todo}, args.out, journal) as progress:
         if todo:
             ask(
-                asker_of(args),
+                asker_of(args, stack),
                 questions,
-                lambda name: find_video(name, args.videos, DATASETS[args.dataset], files),
+                find,
                 setting,
                 journal,
                 lambda done, left, seconds: progress.advance("questions", done, left, seconds),
@@ -191,22 +216,56 @@ def answer_all(
     further: dict[str, Any] = {"model": args.model}
     if metrics:
         further |= {"scores": control_scores(pairs, journal, metrics[0]), "control_metric": metrics[0].name}
-    finish(args, pairs, problems + failed, names, metrics, further)
+    by_id = {question.id: question for question in questions}
+
+    def traced(name: str) -> "tuple[Strip, ...]":
+        rounds = journal.get(name, {}).get("rounds")
+        return looked_at(by_id[name], rounds, find, args.frames) if rounds else ()
+
+    finish(args, pairs, problems + failed, names, metrics, further, traced)
+
+
+def looked_at(
+    question: "Question", rounds: list[dict[str, Any]], find: "Callable[[str], Path]", frames: int
+) -> "tuple[Strip, ...]":
+    """The frames of every round, drawn from the video again; none if it is not there any more."""
+    from unireel.clip import Clip
+    from unireel.evaluation.strips import strips
+
+    try:
+        clip = Clip.load(find(question.video), num_frames=frames, start=question.start, end=question.end)
+    except UserError:
+        return ()
+    return strips(rounds, clip.frame)
+
+
+def check_reflection(args: argparse.Namespace) -> None:
+    """Raise a :class:`UsageError` if reflection is asked for without a model, or an option of it without itself."""
+    if args.reflect and args.model is None:
+        raise UsageError("--reflect needs --model: predictions are answers already")
+    options = ("ranker", "evaluator", "reflector", "mode", "threshold", "budget", "cache")
+    given = [each for each in options if getattr(args, each) is not None]
+    if given and not args.reflect:
+        raise UsageError(f"--{given[0]} needs --reflect")
 
 
 def weights(model: str) -> str | None:
-    """What tells versions of a model apart; nothing does for one behind an endpoint."""
+    """What tells versions of a model apart; nothing does for one behind an endpoint, and its folder does for others."""
     from unireel.evaluation.fingerprint import fingerprint
     from unireel.hub import find_model
 
-    return None if model.startswith("http") else fingerprint(find_model(model))
+    return None if is_talker(model) else fingerprint(find_model(model))
 
 
-def asker_of(args: argparse.Namespace) -> "Asker":
-    """The model behind ``--model``."""
+def asker_of(args: argparse.Namespace, stack: ExitStack) -> "Asker":
+    """The model behind ``--model``; what reflection keeps of films goes when ``stack`` is closed."""
     from unireel.backbones.remote import Endpoint
-    from unireel.evaluation.videoqa.askers import ChatModel, Pipeline
+    from unireel.evaluation.videoqa.askers import ChatModel, Pipeline, Reflecting
 
+    if args.reflect:
+        # Pools of a benchmark's videos would push a person's own films out of the usual cache.
+        args.cache = args.cache or Path(stack.enter_context(TemporaryDirectory(prefix="unireel-videoqa-")))
+        return Reflecting(build_loop(args), is_talker(args.model))
     if not args.model.startswith("http"):
         return Pipeline(load_model(args))
     url, mark, name = args.model.partition("#")
@@ -248,11 +307,13 @@ def finish(
     names: list[str],
     metrics: "list[Named]",
     further: dict[str, Any] | None = None,
+    traced: "Callable[[str], tuple[Strip, ...]]" = lambda question: (),
 ) -> None:
     """Score, write what ``--out`` and ``--json`` ask for, and print the rest.
 
     Args:
         further: what else belongs into the document; its ``scores`` are added to the scores.
+        traced: see :func:`unireel.evaluation.reports.videoqa_page`.
     """
     from unireel.evaluation.videoqa.datasets import DATASETS
     from unireel.evaluation.videoqa.scoring import add_up, judge_all
@@ -282,7 +343,7 @@ def finish(
     }
     if args.out is not None:
         keep(args.out, document, records)
-        show(args, document, scores, records)
+        show(args, document, scores, records, traced)
     if write(document, args.json):
         return
     print(table(scores))
@@ -331,6 +392,7 @@ def show(
     document: dict[str, Any],
     scores: "dict[str, Score]",
     records: Sequence[dict[str, Any]],
+    traced: "Callable[[str], tuple[Strip, ...]]",
 ) -> None:
     """Write ``report.html``."""
     from unireel.evaluation.reports import videoqa_page
@@ -341,10 +403,11 @@ def show(
     dataset = DATASETS[args.dataset]
     find = None if args.videos is None else lambda name: find_video(name, args.videos, dataset, names)
     options = ["predictions", "model", "videos", "video_names", "frames", "questions", "answers", "dataset"]
-    options += ["metric", "wordnet", "judge_url", "judge_model", "judge_local", "out"]
+    options += ["metric", "wordnet", "judge_url", "judge_model", "judge_local"]
+    options += ["reflect", "ranker", "evaluator", "reflector", "mode", "threshold", "out"]
     command = command_line(["evaluate", "videoqa"], args, options)
     name = args.model or args.predictions.name
-    write_page(args.out / "report.html", videoqa_page(document, scores, records, name, command, find))
+    write_page(args.out / "report.html", videoqa_page(document, scores, records, name, command, find, traced))
 
 
 def say_problems(problems: "Sequence[Problem]", kinds: "Counter[str]") -> None:

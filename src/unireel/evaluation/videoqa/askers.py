@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,10 +11,19 @@ import numpy as np
 from unireel.backbones.remote import Endpoint, image_part, text_part
 from unireel.clip import Clip
 from unireel.errors import UserError
+from unireel.evaluation.strips import Round, rounds_of
 from unireel.evaluation.videoqa.formats import LETTERS, Question
 
 Ask = tuple[Clip | None, Question]
 """A film, or None for the words alone, and a question about it."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """An answer that was found by Pyramid Reflection, and its rounds, see :mod:`unireel.evaluation.strips`."""
+
+    text: str
+    rounds: list[Round]
 
 
 class Asker(Protocol):
@@ -22,7 +32,7 @@ class Asker(Protocol):
     without_film: bool
     batch: int
 
-    def ask(self, asks: Sequence[Ask]) -> list[str]:
+    def ask(self, asks: Sequence[Ask]) -> Sequence[str | Traced]:
         """The answers.
 
         Raises:
@@ -43,6 +53,34 @@ class Pipeline:
         """Answers in batches."""
         pairs = [(clip, question.text) for clip, question in asks]
         return [each.text for each in self.model.ask_many(pairs, batch_size=self.batch, judge=False)]
+
+
+class Loop(Protocol):
+    """Pyramid Reflection, see ``docs/reflection.md``."""
+
+    def ask(self, film: Clip, question: str) -> Any: ...
+
+
+class Reflecting:
+    """Pyramid Reflection around any model: the film that it is given is the pool of frames.
+
+    ``lettered``: whether the options of a question are put to the model, by letter.
+    """
+
+    without_film = False
+    batch = 1
+
+    def __init__(self, loop: Loop, lettered: bool) -> None:
+        self.loop, self.lettered = loop, lettered
+
+    def ask(self, asks: Sequence[Ask]) -> list[Traced]:
+        """One after the other."""
+        return [self._answer(clip, question) for clip, question in asks if clip is not None]
+
+    def _answer(self, clip: Clip, question: Question) -> Traced:
+        words = words_for(question) if self.lettered and question.options else question.text
+        found = self.loop.ask(clip, words)
+        return Traced(found.text, rounds_of(found.trace))
 
 
 class ChatModel:
@@ -77,9 +115,9 @@ def words_for(question: Question) -> str:
     return f"{text}\n{options}\nAnswer with the letter of the right option only."
 
 
-def ask_each(asker: Asker, asks: Sequence[Ask]) -> list[str | UserError]:
+def ask_each(asker: Asker, asks: Sequence[Ask]) -> list[str | Traced | UserError]:
     """The answers, or why there is none: a batch that is refused is asked one by one."""
-    found: list[str | UserError] = []
+    found: list[str | Traced | UserError] = []
     for start in range(0, len(asks), asker.batch):
         batch = asks[start : start + asker.batch]
         try:
@@ -89,7 +127,7 @@ def ask_each(asker: Asker, asks: Sequence[Ask]) -> list[str | UserError]:
     return found
 
 
-def _ask_one(asker: Asker, ask: Ask) -> str | UserError:
+def _ask_one(asker: Asker, ask: Ask) -> str | Traced | UserError:
     try:
         return asker.ask([ask])[0]
     except UserError as error:

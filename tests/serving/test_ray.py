@@ -1,5 +1,6 @@
 """``recipes/serve/ray.py`` as it is run: two servers on a local Ray, from their start to their end."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,9 +16,10 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from unireel.serving.replicas import Passed
 from unireel.serving.replicas.member import number_of
 
-pytest.importorskip("ray.serve", reason="Ray is not installed")
+serve = pytest.importorskip("ray.serve", reason="Ray is not installed")
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "serve" / "ray.py"
 FILM = {"prompt": "a red star jumps twice", "num_frames": 5, "num_inference_steps": 2}
@@ -124,6 +126,55 @@ def _listening(process: psutil.Process) -> set[Any]:
     except psutil.Error:
         return set()
     return {each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN}
+
+
+def test_deployments_in_one_process(untrained: Path, tmp_path: Path) -> None:
+    """What Ray calls and what calls Ray, in Ray's mode for tests, which starts no processes."""
+    from unireel.serving.replicas import Spec, create_front
+    from unireel.serving.replicas.on_ray import Remote, Server
+
+    spec = Spec(str(untrained), "cpu", tmp_path / "jobs", grace=1.0)
+    remotes = []
+    for number in range(2):
+        server = serve.deployment(Server).options(name=f"server-{number}").bind(spec, number)
+        options = {"name": f"server-{number}", "route_prefix": f"/{number}", "_local_testing_mode": True}
+        remotes.append(Remote(serve.run(server, **options)))
+        # One after the other: transformers cannot load two models in two threads of one process.
+        end = time.monotonic() + PATIENCE
+        while asyncio.run(remotes[-1].state()) == "loading":
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+    async def visit() -> None:
+        front = httpx.ASGITransport(create_front(remotes, spec.settings))
+        async with httpx.AsyncClient(transport=front, base_url="http://127.0.0.1") as client:
+
+            async def until(path: str, wanted: Callable[[httpx.Response], bool]) -> None:
+                end = time.monotonic() + PATIENCE
+                while not wanted(found := await client.get(path)):
+                    assert time.monotonic() < end, found.text
+                    await asyncio.sleep(0.1)
+
+            ids = [(await client.post("/v1/videos", json=FILM)).json()["id"] for _ in range(2)]
+            assert [number_of(id) for id in ids] == [0, 1]
+            for id in ids:
+                await until(f"/v1/videos/{id}", lambda answer: answer.json()["status"] == "completed")
+                assert (await client.get(f"/v1/videos/{id}/content")).content[4:8] == b"ftyp"
+            listed = [each["id"] for each in (await client.get("/v1/videos?limit=1")).json()["data"]]
+            listed += [
+                each["id"] for each in (await client.get(f"/v1/videos?after={listed[0]}")).json()["data"]
+            ]
+            assert listed == ids[::-1]
+            assert 'unireel_jobs_queued{replica="1"} 0.0' in (await client.get("/metrics")).text
+            assert (await client.delete(f"/v1/videos/{ids[1]}")).json()["deleted"]
+            assert (await client.get(f"/v1/videos/{ids[1]}")).status_code == 404
+            with pytest.raises(StopAsyncIteration):
+                early = remotes[0].answer(Passed("GET", f"/v1/videos/{ids[0]}/content"))
+                assert (await anext(early))["status"] == 200
+                await early.aclose()
+                await anext(early)
+
+    asyncio.run(visit())
 
 
 def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:

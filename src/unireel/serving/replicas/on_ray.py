@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,6 +19,9 @@ from unireel.serving.replicas.passing import Passed
 from unireel.serving.server import MAX_CONNECTIONS
 from unireel.serving.settings import Settings
 
+HEALTH_SECONDS = 120.0
+"""In which a server must say that it is well; while it loads a large model it can be slow to."""
+
 QUIET = {"enable_access_log": False}
 """Ray's own log of requests would have the ids of jobs in it; ours has not."""
 
@@ -29,6 +33,12 @@ class Server(Member):
         _log()
         super().__init__(spec, number)
         await self.start()
+
+    async def answer(self, request: Passed) -> AsyncGenerator[Message, None]:  # Ray wants to see a generator
+        """As of the member; to close it early is to hang up."""
+        async with aclosing(super().answer(request)) as messages:
+            async for message in messages:
+                yield message
 
     async def check_health(self) -> None:
         """Asked by Ray, which starts another server with the same number, and so with the same jobs, if this raises.
@@ -115,6 +125,7 @@ def application(spec: Spec, replicas: int, cpus: float, gpus: float, pinned: boo
             name=f"server-{number}",
             num_replicas=1,
             max_ongoing_requests=MAX_CONNECTIONS,
+            health_check_timeout_s=HEALTH_SECONDS,
             graceful_shutdown_timeout_s=spec.grace + 10,
             graceful_shutdown_wait_loop_s=1.0,
             ray_actor_options={

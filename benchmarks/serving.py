@@ -171,7 +171,11 @@ class Servers:
             os.kill(self.pid, signal.SIGKILL)
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(30)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 # ---------------------------------------------------------------- many clients

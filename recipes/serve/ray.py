@@ -1,7 +1,10 @@
 """Several servers behind one address, on one machine or on many, run by Ray Serve; stops with Ctrl-C or SIGTERM.
 
     pip install 'unireel[serve,ray]'
-    python recipes/serve/ray.py --replicas 2                       # both on this machine, reached from it only
+    python recipes/serve/ray.py --replicas 2                       # both on this machine
+
+The HTTP address and Ray are on the loopback then, but Ray Serve opens a port in each of its processes on all addresses,
+which it has no setting for: have a firewall before the machine's other ports.
 
 On several machines, Ray is started first, and each machine is told which members it is to have:
 

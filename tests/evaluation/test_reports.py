@@ -93,7 +93,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "CHECKER_FILMS", 2)
         out = folder / "world"
-        words = ["--model", "world:shuffled", "--categories", "edit/recolour,qa/style", "--n", "2"]
+        words = ["--model", "world:shuffled", "--categories", "edit/recolour,qa/style,needle", "--n", "2"]
         run("worldbench", out / "report.html", "evaluate", "worldbench", *words, "--out", out)
     return pages
 

@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def house_of(tmp_path: Path) -> Iterator[Callable[..., House]]:
         front = create_front(replicas, settings)
 
         @asynccontextmanager
-        async def life(app: Any) -> Any:
+        async def life(app: Any) -> AsyncIterator[None]:
             async with AsyncExitStack() as stack:
                 for member in members:
                     await member.start()

@@ -74,10 +74,10 @@ class GeneratorConfig:
     used_films: int = 40_000
     size: int = 48
     vae: str = "runs/pocket/autoencoder-whole/export/vae"
-    width: int = 256
+    width: int = 128
     layers: int = 8
-    heads: int = 4
-    ffn: int = 1024
+    heads: int = 2
+    ffn: int = 768
     text_width: int = 128
     text_layers: int = 2
     text_length: int = PLAN_WORDS + 1

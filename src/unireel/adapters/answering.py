@@ -13,7 +13,7 @@ from PIL import Image
 
 from unireel.clip import Clip
 from unireel.errors import UserError
-from unireel.evaluation.videoqa.askers import Ask, Pipeline, ask_each
+from unireel.evaluation.videoqa.askers import Ask, Pipeline, ask_each, words_of
 from unireel.evaluation.videoqa.formats import Question
 
 FRAMES = 17
@@ -88,7 +88,9 @@ class Answering:
                 found.append("")
             except UserError as error:
                 found.append(error)
-        said = iter(ask_each(self._asker, asks))
+        said = (
+            each if isinstance(each, UserError) else words_of(each) for each in ask_each(self._asker, asks)
+        )
         found = [each if isinstance(each, UserError) else next(said) for each in found]
         for request, answer in zip(requests, found, strict=True):
             if isinstance(answer, UserError):

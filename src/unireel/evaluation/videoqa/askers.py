@@ -26,6 +26,11 @@ class Traced:
     rounds: list[Round]
 
 
+def words_of(answer: str | Traced) -> str:
+    """What was answered, however it was found."""
+    return answer.text if isinstance(answer, Traced) else answer
+
+
 class Asker(Protocol):
     """What answers questions. ``without_film``: whether it takes one without any film; ``batch``: asked at once."""
 

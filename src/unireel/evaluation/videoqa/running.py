@@ -15,7 +15,7 @@ from unireel.errors import UserError
 from unireel.evaluation.intervals import Score, clustered
 from unireel.evaluation.journal import Journal
 from unireel.evaluation.tables import rows_of
-from unireel.evaluation.videoqa.askers import Ask, Asker, Traced, ask_each
+from unireel.evaluation.videoqa.askers import Ask, Asker, Traced, ask_each, words_of
 from unireel.evaluation.videoqa.datasets import Dataset
 from unireel.evaluation.videoqa.formats import Problem, Question
 from unireel.evaluation.videoqa.metrics import Named
@@ -140,15 +140,11 @@ def _asked(asker: Asker, clip: Clip, questions: Sequence[Question], setting: Set
         elif isinstance(answer, UserError):
             record["refused"] = str(answer)
         elif name == "said":
-            record["said"] = _words(answer)
+            record["said"] = words_of(answer)
             record |= {"rounds": answer.rounds} if isinstance(answer, Traced) else {}
         else:
-            record.setdefault("controls", {})[name] = _words(answer)
+            record.setdefault("controls", {})[name] = words_of(answer)
     return list(records.values())
-
-
-def _words(answer: str | Traced) -> str:
-    return answer.text if isinstance(answer, Traced) else answer
 
 
 def results(

@@ -63,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make everything in a temporary folder, which takes the place of ``--out`` when it is complete."""
-    from unireel.cli.demo_page import page
+    from unireel.cli.demo_page import page, tally
     from unireel.media.atomic import replacing_folder
     from unireel.media.pictures import contact_sheet
 
@@ -83,11 +83,10 @@ def run(args: argparse.Namespace) -> None:
         details = details_of(args.model, elapsed)
         (folder / PAGE).write_text(page(chapters, args.model, details), encoding="utf-8")
         (folder / DATA).write_text(as_json(chapters, details), encoding="utf-8")
-    right = [each.verdict.holds for chapter in chapters for each in chapter.exchanges]
-    held = [each.holds for chapter in chapters for each in chapter.requested]
-    facts = f"{held.count(True)} of {len(held)} requested facts shown"
-    answers = f"{right.count(True)} of {len(right)} answers right"
-    print(f"{args.out / PAGE}  {len(clips)} films, {facts}, {answers}, {elapsed:.0f} s")
+    shown, shown_note = tally([each for chapter in chapters for each in chapter.requested])
+    right, right_note = tally([each.verdict for chapter in chapters for each in chapter.exchanges])
+    found = f"{shown} requested facts shown{shown_note}, {right} answers right{right_note}"
+    print(f"{args.out / PAGE}  {len(clips)} films, {found}, {elapsed:.0f} s")
 
 
 def requests_of(size: int) -> list[Request]:

@@ -1,6 +1,7 @@
 """The page of ``unireel demo``: one HTML file that carries its films and needs no network."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -85,6 +86,13 @@ Prompts and seeds were fixed before the model was, and mistakes are shown as the
 """
 
 
+def tally(verdicts: Sequence[Verdict]) -> tuple[str, str]:
+    """How many hold of those that could be judged, and a remark about the others, if there are any."""
+    judged = [each.holds for each in verdicts if each.holds is not None]
+    others = len(verdicts) - len(judged)
+    return f"{sum(judged)} of {len(judged)}", f" ({others} more cannot be judged)" if others else ""
+
+
 def _score(chapters: list[Chapter]) -> str:
     groups = {
         "requested facts shown": [v for each in chapters for v in each.requested],
@@ -93,8 +101,8 @@ def _score(chapters: list[Chapter]) -> str:
     }
     cells = []
     for name, verdicts in groups.items():
-        right = sum(verdict.holds is True for verdict in verdicts)
-        cells.append(f"<li><b>{right} of {len(verdicts)}</b> {name}</li>")
+        right, others = tally(verdicts)
+        cells.append(f"<li><b>{right}</b> {name}{others}</li>")
     return f'<ul class="score">{"".join(cells)}</ul>'
 
 

@@ -492,7 +492,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=2, help="of the sampler")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--queue", type=int, default=64)
-    parser.add_argument("--memory", type=float, default=512, help="MiB that the server may grow by")
+    # It is first measured before the first film: what a batch of films and one of answers takes comes on top.
+    parser.add_argument("--memory", type=float, default=1024, help="MiB that the server may grow by")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.what == "forker":

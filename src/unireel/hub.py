@@ -2,7 +2,8 @@
 
 A model folder holds ordinary diffusers/transformers component folders and a ``unireel.json`` that names the
 system: ``{"system": "base", "size": 48, "settings": {...}}``. A card with ``"shares": "pocket/base"`` takes the
-components that its folder lacks from that packaged model. Only safetensors, JSON and text are read.
+components that its folder lacks from that packaged model, and tensors that a component lacks
+(:mod:`unireel.partial`). Only safetensors, JSON and text are read.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unireel.errors import UserError
+from unireel.partial import MARKER, merged
 
 if TYPE_CHECKING:
     import torch
@@ -117,11 +119,18 @@ def read_card(folder: Path) -> dict[str, Any]:
 def component(folder: Path, name: str) -> Path:
     """The folder of a model's component ``name``: its own, or that of the model it shares with; it need not exist.
 
+    Of a component that holds a part of its weights it is a temporary folder with all of them.
+
     Raises:
-        UserError: as :func:`read_card`, if the model does not have it itself.
+        UserError: as :func:`read_card`, if the model does not have it itself; or as :func:`unireel.partial.merged`.
     """
     own = folder / name
-    shared = None if own.is_dir() or not (folder / CARD).is_file() else read_card(folder).get("shares")
+    partial = (own / MARKER).is_file()
+    if (own.is_dir() and not partial) or not (folder / CARD).is_file():
+        return own
+    shared = read_card(folder).get("shares")
+    if partial:
+        return merged(own, ASSETS / shared if shared else folder)
     return own if shared is None else ASSETS / shared / name
 
 

@@ -3,7 +3,7 @@
     python -m unireel.sharing runs/univid/stage3/export src/unireel/assets/pocket/univid --base pocket/base
 
 Components whose weights (in bfloat16) and configuration are those of the base are left out, and the card says where
-they are: :func:`unireel.hub.component`.
+they are: :func:`unireel.hub.component`. Of the others only tensors that differ are kept: :mod:`unireel.partial`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unireel.errors import UsageError
-from unireel.hub import ASSETS, CARD, find_model, packaged_models, read_card
+from unireel.hub import ASSETS, CARD, component, find_model, packaged_models, read_card
+from unireel.partial import write_partial
 
 KEPT_WHOLE = ("adapters",)
 """Folders whose weights stay in the precision they have."""
@@ -27,11 +29,17 @@ OF_SAVING = ("dtype", "torch_dtype", "is_local", "local_files_only", "_name_or_p
 """Entries of configurations that say how a component was saved or where from, not what it is."""
 
 
-def share(folder: Path, out: Path, base: str) -> list[str]:
+def share(
+    folder: Path, out: Path, base: str, like: Mapping[str, str] | None = None
+) -> tuple[list[str], list[str]]:
     """Write the model in ``folder`` to ``out`` in bfloat16, without what it has in common with the packaged ``base``.
 
+    Args:
+        like: components by other names that share tensors with the base's, such as ``{"editor": "transformer"}``; by
+            default a component shares with the base's of its own name.
+
     Returns:
-        The names of the components that are left out.
+        The names of the components that are left out, and of those of which only a part is kept.
 
     Raises:
         UserError: ``folder`` is no model.
@@ -42,10 +50,10 @@ def share(folder: Path, out: Path, base: str) -> list[str]:
         raise UsageError(f"'{base}' is not packaged; packaged models: {', '.join(packaged_models())}")
     if out.exists():
         raise UsageError(f"'{out}' exists; choose another folder")
-    left = []
+    left, partial = [], []
     for part in sorted(each for each in folder.iterdir() if each.is_dir()):
         copy = out / part.name
-        shutil.copytree(part, copy)
+        shutil.copytree(component(folder, part.name), copy)
         if part.name not in KEPT_WHOLE:
             for weights in copy.glob("*.safetensors"):
                 save_file(
@@ -56,8 +64,12 @@ def share(folder: Path, out: Path, base: str) -> list[str]:
         if _same(copy, ASSETS / base / part.name):
             shutil.rmtree(copy)
             left.append(part.name)
+            continue
+        name = (like or {}).get(part.name, part.name)
+        if part.name not in KEPT_WHOLE and write_partial(copy, ASSETS / base / name, name):
+            partial.append(part.name)
     (out / CARD).write_text(json.dumps(card | {"shares": base}, indent=2) + "\n", encoding="utf-8")
-    return left
+    return left, partial
 
 
 def _short(weights: torch.Tensor) -> torch.Tensor:
@@ -95,9 +107,19 @@ def main() -> None:
     parser.add_argument("model", help="folder, as a training exports it")
     parser.add_argument("out", type=Path, help="new folder")
     parser.add_argument("--base", default="pocket/base", help="packaged model (default: %(default)s)")
+    parser.add_argument(
+        "--like",
+        action="append",
+        default=[],
+        metavar="NAME=OTHER",
+        help="component NAME shares tensors with the base's OTHER",
+    )
     args = parser.parse_args()
-    left = share(find_model(args.model), args.out, args.base)
-    print(f"shared with {args.base}: {', '.join(left) or 'nothing'}")
+    like = dict(each.split("=", 1) for each in args.like if "=" in each)
+    left, partial = share(find_model(args.model), args.out, args.base, like)
+    print(
+        f"shared with {args.base}: {', '.join(left) or 'nothing'}; in part: {', '.join(partial) or 'nothing'}"
+    )
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from unireel.backbones.remote import BudgetSpent, RemoteError, Reply
+from unireel.backbones.asking import Dead, ask_each
+from unireel.backbones.remote import BudgetSpent, Reply
+from unireel.errors import UserError
 from unireel.evaluation.journal import Journal
 from unireel.evaluation.videoqa.formats import Problem, Question
 from unireel.evaluation.videoqa.scoring import Record
@@ -26,9 +27,6 @@ detail are fine as long as nothing contradicts the accepted answer; wording, gra
 Reply with one Python dictionary and nothing else: the key 'pred' holds 'yes' or 'no', the key 'score' an integer from \
 0 (nothing in common) to 5 (the same meaning)."""
 MOST_TOKENS = 64
-DEAD_AFTER = 5
-"""Failures in a row after which the judge is taken for dead, and the remaining questions are left unjudged."""
-
 HIGHEST = 5
 
 
@@ -127,11 +125,15 @@ def judge_answers(
             tally.cached += 1
         else:
             waiting.append((record, messages, key))
-    for asked, (record, key, outcome) in enumerate(_ask(judge, waiting, parallel), 1):
-        if isinstance(outcome, BudgetSpent | _Dead):
+
+    def ask(item: tuple[Record, list[dict[str, Any]], str]) -> Reply:
+        return judge.chat(item[1], max_tokens=MOST_TOKENS)
+
+    for asked, ((record, _, key), outcome) in enumerate(ask_each(waiting, ask, parallel), 1):
+        if isinstance(outcome, BudgetSpent | Dead):
             tally.not_asked += 1
             problems.append(Problem("not judged", record["id"], str(outcome)))
-        elif isinstance(outcome, RemoteError):
+        elif isinstance(outcome, UserError):
             tally.failed += 1
             problems.append(Problem("judge failed", record["id"], str(outcome)))
         elif (verdict := parse_verdict(outcome.text)) is None:
@@ -146,40 +148,6 @@ def judge_answers(
         if advance:
             advance(asked, len(waiting) - asked)
     return tally, problems
-
-
-class _Dead(RemoteError):
-    """The judge failed too often in a row."""
-
-
-def _ask(judge: Judge, waiting: Sequence[tuple[Record, list[dict[str, Any]], str]], parallel: int) -> Any:
-    """Yield (record, key, reply or error) as they come, never more than ``parallel`` requests ahead."""
-    todo = iter(waiting)
-    failures = 0
-    stop: RemoteError | None = None
-    running: dict[Future[Reply], tuple[Record, str]] = {}
-    with ThreadPoolExecutor(parallel) as pool:
-        while True:
-            while stop is None and len(running) < parallel and (each := next(todo, None)) is not None:
-                record, messages, key = each
-                running[pool.submit(judge.chat, messages, max_tokens=MOST_TOKENS)] = (record, key)
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                record, key = running.pop(future)
-                try:
-                    yield record, key, future.result()
-                    failures = 0
-                except BudgetSpent as error:
-                    stop = error
-                    yield record, key, error
-                except RemoteError as error:
-                    failures += 1
-                    if failures >= DEAD_AFTER:
-                        stop = _Dead(f"the judge failed {failures} times in a row: {error}")
-                    yield record, key, error
-    for record, _, key in todo:
-        yield record, key, stop
 
 
 def _put(record: Record, verdict: Verdict) -> None:

@@ -48,6 +48,10 @@ def stage_of(folders, **settings) -> GeneratorStage:
     return GeneratorStage(GeneratorConfig(**(SMALL | folders | settings)))
 
 
+def owner_in(stage, batch):
+    return stage.module["binding"].owner(batch)
+
+
 @pytest.mark.parametrize("index", [0, 3])
 @pytest.mark.parametrize("prediction", ["velocity", "data"])
 def test_the_truth_has_no_loss(folders, monkeypatch, prediction, index):
@@ -61,9 +65,9 @@ def test_the_truth_has_no_loss(folders, monkeypatch, prediction, index):
 
     monkeypatch.setattr(generator, "interpolate", interpolate)
     monkeypatch.setattr(generator, "predict", lambda *args: seen["truth"])
-    assert float(stage.flow(batch, None)[1]) == 0.0
+    assert float(stage.flow(batch, None, owner_in(stage, batch))[1]) == 0.0
     monkeypatch.setattr(generator, "predict", lambda *args: seen["truth"] + 0.5)
-    assert float(stage.flow(batch, None)[1]) == pytest.approx(0.25)
+    assert float(stage.flow(batch, None, owner_in(stage, batch))[1]) == pytest.approx(0.25)
 
 
 def test_given_first_frames_are_not_asked_for(folders, monkeypatch):
@@ -80,7 +84,26 @@ def test_given_first_frames_are_not_asked_for(folders, monkeypatch):
         return output
 
     monkeypatch.setattr(generator, "predict", wrong_in_the_first_frame)
-    assert float(stage.flow(batch, None)[1]) == 0.0
+    assert float(stage.flow(batch, None, owner_in(stage, batch))[1]) == 0.0
+
+
+def test_errors_where_objects_change_weigh_more(folders, monkeypatch):
+    """Still objects change nothing; where half of a frame's tokens move, their errors weigh 1 + moving."""
+    stage = stage_of(folders, moving=4.0, prediction="data", clean_first=0.0)
+    stage.module["uncertainty"].forward = lambda error, time, kind: error
+    batch = stage.batch(3)
+    batch["states"][:] = batch["states"][:, :, :1, :1]
+    owner = torch.full((4, 5, 4, 4), -1)  # 4 x 4 tokens
+    owner[..., :2] = 0
+    owner = owner.flatten(2)
+    wrong = torch.zeros(4, 1, 5, 8, 8)
+    wrong[..., :4] = 1.0  # in the left half, whose tokens object 0 owns
+    monkeypatch.setattr(generator, "predict", lambda *args: batch["latents"] + wrong)
+    still, plain = stage.flow(batch, None, owner)
+    assert float(still) == pytest.approx(0.5) and float(plain) == pytest.approx(0.5)
+    batch["states"][:, 0, :, :, 0] += torch.arange(4)  # object 0 moves right, a pixel a frame
+    moved, plain = stage.flow(batch, None, owner)
+    assert float(moved) == pytest.approx(5 / 6) and float(plain) == pytest.approx(0.5)
 
 
 def test_pictures_come_first_and_every_so_often(folders):
@@ -127,7 +150,7 @@ def test_it_widens_what_it_starts_from(folders, tmp_path):
     for each in (stage, wide):
         torch.manual_seed(1)
         text = torch.randn(4, 7, 32)
-        errors.append(float(each.flow(batch, text)[1]))
+        errors.append(float(each.flow(batch, text, owner_in(each, batch))[1]))
     assert errors[1] == pytest.approx(errors[0], rel=1e-4)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -66,7 +67,8 @@ class GeneratorConfig:
     ``attention_blocks``, ``drawing`` on the states after block ``drawing_block``, ``masks`` on those after block
     ``masks_block``. In the first ``warm_heads`` batches their heads learn alone, from states as they are: new heads
     would pull what has been learned to where they happen to be. Without ``train_text`` the text encoder stays as it is,
-    so that whatever has learned to speak in its states is still understood.
+    so that whatever has learned to speak in its states is still understood. Errors at tokens that draw an object which
+    changes inside their latent frame weigh 1 + ``moving``.
     """
 
     films: str = "cache/films-48"
@@ -101,6 +103,7 @@ class GeneratorConfig:
     drawing_block: int = 4
     masks: float = 1.0
     masks_block: int = 6
+    moving: float = 0.0
     warm_heads: int = 0
     train_text: bool = True
     data_seed: int = 3
@@ -247,8 +250,8 @@ class GeneratorStage(Stage):
         logs: dict[str, Tensor | float] = {"words": words.detach(), "nouns": nouns}
         if "latents" not in batch:
             return words, logs
-        flow, error = self.flow(batch, text)
         owner = binding.owner(batch)
+        flow, error = self.flow(batch, text, owner)
         seen = [binding.attention(each.seen, named, owner, batch["ids"]) for each in self._watched]
         if batch["warming"]:
             self._hidden = {number: each.detach() for number, each in self._hidden.items()}
@@ -261,8 +264,11 @@ class GeneratorStage(Stage):
         logs["picture_error" if owner.shape[1] == 1 else "film_error"] = error
         return flow + auxiliary, logs
 
-    def flow(self, batch: Any, text: Tensor) -> tuple[Tensor, Tensor]:
+    def flow(self, batch: Any, text: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of what the network puts out at random times, over latent frames that are not given.
+
+        Args:
+            owner: which object each token draws a part of, (B, T, n).
 
         Returns:
             The squared error weighed by what is expected at its time, and plain; means over the batch.
@@ -281,9 +287,14 @@ class GeneratorStage(Stage):
         truth = data if own.prediction == "data" else velocity(data, noise)
         wanted = torch.ones_like(per_frame)
         wanted[:, 0] = (~clean).float()
-        error = ((output - truth).square().mean(dim=(1, 3, 4)) * wanted).sum(1) / wanted.sum(1)
+        squares = F.avg_pool3d((output - truth).square().mean(1), (1, own.patch, own.patch)).flatten(
+            2
+        )  # (B, T, n)
+        plain = (squares.mean(2) * wanted).sum(1) / wanted.sum(1)
+        weight = wanted[..., None] * (1 + own.moving * _moving(batch["states"], owner))
+        error = (squares * weight).sum((1, 2)) / weight.sum((1, 2))
         kind = clean.long() + film + 3 * batch["planned"]
-        return self.module["uncertainty"](error, time, kind).mean(), error.mean().detach()
+        return self.module["uncertainty"](error, time, kind).mean(), plain.mean().detach()
 
     def samples(self) -> dict[str, np.ndarray]:
         """Six films of the plans of test scenes from fixed noise, in two stages, beside six from given first frames.
@@ -327,3 +338,9 @@ class GeneratorStage(Stage):
 def _numbers(scene: Scene, number: int) -> tuple[float, ...]:
     exists = number < len(scene.objects)
     return plan_numbers(scene.objects[number], scene) if exists else _NO_NUMBERS
+
+
+def _moving(states: Tensor, owner: Tensor) -> Tensor:
+    """Which tokens draw an object that changes inside their latent frame: (B, T, n) float."""
+    changes = states.float().diff(dim=3).abs().amax((3, 4)) > 0.05  # (B, O, T)
+    return (changes.mT.gather(2, owner.clamp(min=0)) & (owner >= 0)).float()

@@ -209,6 +209,44 @@ def test_every_part_learns_from_what_is_its_own(start, formulation):
     assert seen == set(KINDS)
 
 
+def test_the_text_stream_alone_learns_and_the_film_stays(start):
+    stage = stage_of(
+        start, train="text", mix=Mix(questions=0.5, each=3, understand=1, pair=1, film=0, text=0)
+    )
+    model = stage.module["transformer"]
+    with torch.no_grad():
+        model.text_head.weight.normal_(std=0.1)
+    video = BasePipeline.from_pretrained(start["base"]).transformer.state_dict()
+    trained = {name for name, each in model.named_parameters() if each.requires_grad}
+    assert trained == model.state_dict().keys() - video.keys()
+    for index in range(4):
+        stage.loss(stage.batch(index))[0].backward()
+    moved = {name for name, each in model.named_parameters() if each.grad is not None and each.grad.any()}
+    assert moved <= trained and {"text_head.weight", "blocks.0.ffn_t.net.2.weight"} <= moved
+    with pytest.raises(UsageError, match=r"mix.film must be 0"):
+        stage_of(start, train="text", mix=Mix(film=0.1))
+
+
+def test_questions_about_one_film_share_its_reading(start):
+    """The loss of many questions about a film, read once, is that of each about its own copy of the film."""
+    stage = stage_of(start, mix=Mix(questions=1.0, each=3, understand=1, pair=0, film=0, text=0))
+    with torch.no_grad():
+        stage.module["transformer"].text_head.weight.normal_(std=0.1)
+    batch = stage.batch(0)
+    about = batch["about"]
+    assert about.bincount().tolist() == [3] * 4 and bool(batch["asking"])
+    questions = {
+        tuple(ids[given].tolist()) for ids, given in zip(batch["words"], batch["given"], strict=True)
+    }
+    assert len(questions) > 4
+    torch.manual_seed(1)
+    together = stage.loss(batch)[0].item()
+    alone = batch | {name: batch[name][about] for name in ("ids", "mask", "latents")}
+    alone["about"] = torch.arange(len(about))
+    torch.manual_seed(1)
+    assert stage.loss(alone)[0].item() == pytest.approx(together, rel=1e-5)
+
+
 def test_the_truth_has_no_loss(start, monkeypatch):
     """Means over each modality's own tokens: the data itself, and certainty about the words, cost nothing."""
     stage = stage_of(start, mix=Mix(understand=0, pair=1, film=0, text=0, clean_first=0.0))

@@ -14,7 +14,7 @@ from unireel.backbones.text import tokenize
 from unireel.data.cache import FilmCache, epoch_order
 from unireel.data.lessons import CAPTION, Lessons
 from unireel.systems.univigu.pages import Text, caption_text, page_of, prompt_text, question_text
-from unireel.world.language import prompt_for, vocabulary
+from unireel.world.language import beyond_first_frame, plan_for, prompt_for, vocabulary
 
 Target = Literal["prompt", "caption"]
 Kind = Literal["understand", "pair", "film", "text"]
@@ -26,7 +26,10 @@ class Mix:
 
     Attributes:
         target: what is written: the prompt (Knowledge Recall) or the detailed description (Capability Refinement).
-        questions: share of texts that are a question, given, and its answer instead.
+        questions: share of the batches with text in which that is a question, given, and its answer instead.
+        each: questions about each clean film of a batch.
+        plans: share of conditions that are plans (:mod:`unireel.world.language.plans`), as the planner writes them for
+            the generator; half of them beyond the first frame where that is given.
         condition_dropout: share of texts written with an empty condition, so that copying is impossible.
         understand, pair, film, text: weights of the kinds of batches: a text about a clean film; both noisy, with
             times of their own; a film without text; a text without film.
@@ -37,6 +40,8 @@ class Mix:
 
     target: Target = "caption"
     questions: float = 0.0
+    each: int = 1
+    plans: float = 0.8
     condition_dropout: float = 0.5
     understand: float = 0.5
     pair: float = 0.2
@@ -47,12 +52,12 @@ class Mix:
     spare: int = 12
 
     def __post_init__(self) -> None:
-        for name in ("questions", "condition_dropout", "pictures", "clean_first"):
+        for name in ("questions", "plans", "condition_dropout", "pictures", "clean_first"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"'{name}' is {getattr(self, name)}: it must be a share between 0 and 1")
-        if min(self.weights) < 0 or not sum(self.weights) or self.spare < 0:
+        if min(self.weights) < 0 or not sum(self.weights) or self.spare < 0 or self.each < 1:
             raise ValueError(
-                "the kinds of batches need weights of which one is above 0, and 'spare' 0 or more"
+                "the kinds of batches need weights of which one is above 0, 'spare' 0 or more, and 'each' 1 or more"
             )
 
     @property
@@ -60,6 +65,9 @@ class Mix:
         """Of understand, pair, film, text."""
         return self.understand, self.pair, self.film, self.text
 
+
+ANSWER_SPARE = 3
+"""Most padding behind the end of an answer, which is a word or two."""
 
 KINDS: tuple[Kind, ...] = ("understand", "pair", "film", "text")
 
@@ -99,46 +107,68 @@ class Batches:
         """Condition ``ids`` and ``mask`` (B, L), and what the kind has of the following.
 
         ``latents`` (B, C, T, h, w); with ``clean`` (B,), which first frames are given, if they are to be noisy; the
-        page's ``words``, ``given`` and ``there`` (B, L).
+        pages' ``words``, ``given`` and ``there`` (P, L); ``about`` (P,), which of the B films each is about; whether
+        they are questions, ``asking`` ().
         """
         mix, kind = self.mix, self.kind(index)
         random = np.random.default_rng([self.seed, index])
         count = len(self.latents)
         places = [epoch_order(self.seed, count, index * self.size + i) for i in range(self.size)]
+        picture = kind == "film" and random.random() < mix.pictures
+        clean = random.random(self.size) < (
+            mix.clean_first if kind in ("film", "pair") and not picture else 0
+        )
+        dropped = random.random(self.size) < (0.1 if kind == "film" else mix.condition_dropout)
+        asking = random.random() < mix.questions
         prompts = [prompt_for(self.films.scene(place), int(random.integers(2**31))).text for place in places]
-        dropped = 0.1 if kind == "film" else mix.condition_dropout
-        empty = random.random(self.size) < dropped
-        conditions = ["" if gone else prompt for gone, prompt in zip(empty, prompts, strict=True)]
+        conditions = [
+            "" if gone else self._condition(*each, random)
+            for gone, *each in zip(dropped, places, prompts, clean.tolist(), strict=True)
+        ]
         ids, mask = tokenize(self.tokenizer, conditions, self.prompt_length)
         batch = {"ids": ids, "mask": mask}
-        picture = False
         if kind != "text":
-            picture = kind == "film" and random.random() < mix.pictures
             frames = slice(0, 1) if picture else slice(None)
             latents = np.stack([self.latents[place][:, frames] for place in places]).astype(np.float32)
             batch["latents"] = torch.from_numpy(latents)
         if kind in ("film", "pair"):
-            clean = random.random(self.size) < (0.0 if picture else mix.clean_first)
             batch["clean"] = torch.from_numpy(clean)
         if kind != "film":
-            texts = [self._text(*each, random) for each in zip(places, prompts, strict=True)]
-            spare = random.integers(0, mix.spare + 1, self.size).tolist()
+            each = mix.each if asking and kind == "understand" else 1
+            written = [self._texts(*one, asking, each, random) for one in zip(places, prompts, strict=True)]
+            texts = [text for of_film in written for text in of_film]
+            spare = random.integers(0, (ANSWER_SPARE if asking else mix.spare) + 1, len(texts)).tolist()
             page = page_of(self.tokenizer, texts, spare, self.text_length)
+            about = np.repeat(np.arange(self.size), [len(of_film) for of_film in written])
             batch |= {"words": page.ids, "given": page.given, "there": page.there}
+            batch |= {"about": torch.from_numpy(about), "asking": torch.tensor(asking)}
         return batch
 
-    def _text(self, place: int, prompt: str, random: np.random.Generator) -> Text:
-        """What is to be written about film number ``place``."""
+    def _condition(self, place: int, prompt: str, clean: bool, random: np.random.Generator) -> str:
+        """The prompt, or the plan that a planner would make of it."""
+        if random.random() >= self.mix.plans:
+            return prompt
+        scene = self.films.scene(place)
+        plan = plan_for(scene, random.permutation(len(scene.objects)))
+        return beyond_first_frame(plan) if clean and random.random() < 0.5 else plan
+
+    def _texts(
+        self, place: int, prompt: str, asking: bool, each: int, random: np.random.Generator
+    ) -> list[Text]:
+        """What is to be written about film number ``place``: one text, or answers to up to ``each`` questions."""
         first, last = self.lessons.first_turn[place : place + 2]
         turns = self.lessons.turns[first:last]
         asked = turns[turns[:, 0] != CAPTION]
-        if len(asked) and random.random() < self.mix.questions:
-            _, start, middle, end = asked[random.integers(len(asked))].tolist()
-            return question_text(self._said(start, middle), self._said(middle, end))
+        if asking and len(asked):
+            chosen = random.permutation(len(asked))[:each]
+            return [
+                question_text(self._said(start, middle), self._said(middle, end))
+                for _, start, middle, end in asked[chosen].tolist()
+            ]
         if self.mix.target == "prompt":
-            return prompt_text(prompt)
+            return [prompt_text(prompt)]
         _, start, _, end = turns[turns[:, 0] == CAPTION][0].tolist()
-        return caption_text(self._said(start, end))
+        return [caption_text(self._said(start, end))]
 
     def _said(self, start: int, end: int) -> str:
         return " ".join(self.words[self.lessons.words[start:end]])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,12 @@ from unireel.world.language import caption_score, questions_for
 from unireel.world.sampling import sample_scene
 from unireel.world.scene import FPS
 
+OF_TEXT = (
+    *("*text_embedding*", "*slot_embedding*", "*text_codes*", "*text_in.*", "*text_before*", "*text_head*"),
+    *("*text_time*", "*text_norm*", "*text_table*", "*ffn_t*", "*norm3_t*", "*scale_shift_table_t"),
+)
+"""Names of what the text stream has for itself."""
+
 MOST_WEIGHT = 8.0
 """Largest weight of an error in predicted latents: that of the velocity's error, 1 / t squared, up to this."""
 
@@ -56,6 +63,8 @@ class UniConfig:
         start_from: an exported model of Uni-ViGU to go on from instead; its formulation must be this one.
         formulation: of text; ``uniform`` is the share of random words of the hybrid one, ``code_width`` the width of
             continuous ones, ``learn_codes`` whether their vectors are learned.
+        train: the whole network, or only what the text stream does not share with the film's: then films without text
+            are those of the model that it starts from, and clean films are read without gradients.
         text_init, text_ffn: see :func:`~unireel.backbones.uni_wan_files.with_text`.
         text_slots: places of the text stream.
         mix: what the batches are.
@@ -78,6 +87,7 @@ class UniConfig:
     uniform: float = 0.1
     code_width: int = 16
     learn_codes: bool = True
+    train: Literal["all", "text"] = "all"
     text_init: Literal["video", "new"] = "video"
     text_ffn: Literal["own", "shared"] = "own"
     text_slots: int = 96
@@ -121,6 +131,15 @@ class UniStage(Stage):
             transformer = with_text(video, len(self.tokenizer), config.text_init, **self._text_settings())
         transformer.set_attn_processor(MatmulAttention())
         self.module = nn.ModuleDict({"transformer": transformer.train()})
+        if config.train == "text":
+            if not transformer.config["one_way"]:
+                raise UsageError("stage_config.train: 'text' needs a model whose clean films read no words")
+            if config.mix.film:
+                raise UsageError(
+                    "stage_config.train: 'text' learns nothing from films alone: mix.film must be 0"
+                )
+            for name, parameter in transformer.named_parameters():
+                parameter.requires_grad_(any(fnmatch(name, pattern) for pattern in OF_TEXT))
         if config.formulation in ("embedding", "velocity"):
             transformer.text_codes.requires_grad_(config.learn_codes)
         build(Path(config.films), CacheConfig(config.film_count, config.size))
@@ -188,17 +207,22 @@ class UniStage(Stage):
         with torch.no_grad():
             context = encode_text(self.text_encoder, batch["ids"], batch["mask"])
         film, time, score_film = self._film(batch) if "latents" in batch else (None, None, None)
-        words = score_text = None
+        words = score_text = memory = None
+        if film is not None and score_film is None and model.config["one_way"]:
+            # A clean film reads no words: it is read once, whatever number of texts are about it.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train == "all"):
+                memory = model.streams(context, film, remember=True).memory.expanded(batch["about"])
+            film, context = None, context[batch["about"]]
         if "words" in batch:
             tied = self.config.times == "tied" and score_film is not None
             words, score_text = self._words(batch, flow, time if tied else None)
             if flow.feedback and torch.rand(()) < 0.5:
                 with torch.no_grad():
-                    before = flow.shown(model.streams(context, film, words).text)
+                    before = flow.shown(model.streams(context, film, words, memory).text)
                 words = Words(
                     words.state, words.time, words.there, words.given, None, before * ~words.given[..., None]
                 )
-        seen = model.streams(context, film, words)
+        seen = model.streams(context, film, words, memory)
         logs: dict[str, Tensor | float] = {}
         total = context.new_zeros((), dtype=torch.float32)
         if score_film is not None:
@@ -207,7 +231,10 @@ class UniStage(Stage):
             total = total + self.config.film_weight * value
         if score_text is not None:
             value = score_text(seen.text.float())
-            kind = "text_alone" if film is None else "text_of_clean" if score_film is None else "text_of_pair"
+            kind = (
+                "text_alone" if "latents" not in batch else "text_of_pair" if score_film else "text_of_clean"
+            )
+            kind = "answers" if batch["asking"] and score_film is None else kind
             logs[kind] = value.detach()
             total = total + value
         return total, logs
@@ -248,6 +275,8 @@ class UniStage(Stage):
             count = len(ids)
             spread = (torch.arange(count, device=ids.device) + torch.rand((), device=ids.device)) / count
             time = spread[torch.randperm(count, device=ids.device)]
+            if batch["asking"]:  # an answer is a word or two: mostly, none of them is known
+                time = (1 + time) / 2
         times = time.clamp_min(1e-3)[:, None] * ~given
         state = flow.corrupt(ids, times)
         open_words = there & ~given

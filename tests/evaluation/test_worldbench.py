@@ -1,6 +1,7 @@
 """The benchmark against models whose right scores are known: they prove the metric without any weights."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,14 @@ def scores_of(model: Model, plan: Plan, folder: Path) -> dict[str, Score]:
 
 @pytest.mark.parametrize("split", ["test", "compositional"])
 def test_the_renderer_itself_is_right_in_every_category(plan: MakePlan, tmp_path: Path, split: str) -> None:
-    everything = plan("t2v,t2i,i2v,edit,qa,caption", 2, split)
+    everything = plan("t2v,t2i,i2v,edit,joint,qa,caption", 2, split)
     found = scores_of(Reference(everything, 0), everything, tmp_path / "run")
     keys = {
         "t2v/overall",
         *(f"t2v/{each}" for each in CATEGORIES),
         *(f"t2i/{each}" for each in ("overall", *TAGS)),
-        "i2v/overall",
-        "i2v/first_frame",
-        "i2v/motion",
+        *("i2v/overall", "i2v/first_frame", "i2v/motion"),
+        *("joint/agreement", "joint/prompt", "joint/both", "joint/facts/count"),
         *(f"edit/{each}" for each in ("overall", "compliance", "kept", *OPERATIONS)),
     }
     keys |= {"qa/static", "qa/dynamic", *(f"qa/{each}" for each in QUESTION_TYPES)}
@@ -72,6 +72,36 @@ def test_another_scene_is_at_the_level_of_chance(plan: MakePlan, tmp_path: Path)
     assert found["qa/background"].low < 1 / 5 < found["qa/background"].high
     assert found["qa/existence"].low < 1 / 2 < found["qa/existence"].high
     assert found["caption/f1"].value < 0.5
+
+
+def test_films_and_descriptions_are_judged_apart(plan: MakePlan, tmp_path: Path) -> None:
+    """Another scene agrees with its own description, and not with the prompt; films are those of t2v."""
+    some = plan("joint", 16)
+    found = scores_of(Reference(some, 1), some, tmp_path / "shuffled")
+    assert found["joint/agreement"].value == 1.0 and found["joint/prompt"].value <= 0.1
+    task, _ = some.parts[0]
+    films = plan("t2v/overall", 1).parts[0][0]
+    assert task.item("joint", 3, some.setting) == films.item("t2v/overall", 3, some.setting)
+
+    class Terse(Reference):
+        said = "there is one object."
+
+        def imagine_many(self, prompts, **options):
+            made = super().imagine_many(prompts, **options)
+            return [replace(each, caption=Said(self.said, 1.0)) for each in made]
+
+    class Wrong(Terse):
+        """States everything, as of a film that none of these is."""
+
+        said = (
+            "there is one object. a large red star jumps five times. the background is navy. the camera stays still. "
+            "the style is outline."
+        )
+
+    for model in (Terse, Wrong):
+        found = scores_of(model(some, 0), some, tmp_path / model.__name__)
+        assert found["joint/agreement"].value == 0.0 and found["joint/prompt"].value == 1.0
+        assert found["joint/both"].value == 0.0
 
 
 class Spoiler(Reference):

@@ -52,6 +52,14 @@ class Found(Said):
     trace: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Imagined:
+    """A film with its description."""
+
+    clip: Clip
+    caption: Said
+
+
 class Reference:
     """Renders and answers what it knows of a plan's items; of films it does not know it says nothing.
 
@@ -66,6 +74,7 @@ class Reference:
         self._edits: dict[str, Scene] = {}
         self._answers: dict[str, str] = {}
         self._captions: dict[str, str] = {}
+        self._stories: dict[str, str] = {}
         self._shows: dict[str, tuple[int, int]] = {}
         for task, part in plan.parts:
             items = [task.item(part, index, plan.setting) for index in range(plan.n + shift)]
@@ -94,6 +103,14 @@ class Reference:
                 f"the reference model only knows the benchmark's own requests, not '{unknown[0]}'"
             )
         return [render(self._films[key])[:frames] for key in keys]
+
+    def imagine_many(self, prompts: Sequence[str], **options: Any) -> list[Imagined]:
+        """The films of :meth:`generate_many` with their true descriptions."""
+        clips = self.generate_many(prompts, **options)
+        return [
+            Imagined(clip, _said(self._stories[_key(text, None)]))
+            for clip, text in zip(clips, prompts, strict=True)
+        ]
 
     def edit(
         self,
@@ -142,7 +159,8 @@ class Reference:
 
     def _learn(self, item: Item, done: Item, with_image: bool) -> None:
         if isinstance(item, FilmItem):
-            self._films[_key(item.text, item.first_frame if with_image else None)] = done.scene
+            key = _key(item.text, item.first_frame if with_image else None)
+            self._films[key], self._stories[key] = done.scene, caption_for(done.scene)
         elif isinstance(item, EditItem) and isinstance(done, EditItem):
             self._edits[_key(item.text, item.source.frames)] = done.edit.target
         elif isinstance(item, QuestionItem) and isinstance(done, QuestionItem):

@@ -8,17 +8,15 @@ from unireel.errors import UsageError
 from unireel.evaluation.worldbench.editing import Edits
 from unireel.evaluation.worldbench.generation import ImageToVideo, TextToVideo
 from unireel.evaluation.worldbench.images import TextToImage
+from unireel.evaluation.worldbench.joint import Joint
 from unireel.evaluation.worldbench.needles import Needles
 from unireel.evaluation.worldbench.task import Task
 from unireel.evaluation.worldbench.understanding import Captions, Questions
 
 
 def all_tasks() -> tuple[Task, ...]:
-    """Every task, in the order in which they are measured.
-
-    Films made together with a description (``joint/*``) are added here when there is a model that does them.
-    """
-    return Captions(), Questions(), Needles(), Edits(), TextToImage(), ImageToVideo(), TextToVideo()
+    """Every task, in the order in which they are measured."""
+    return Captions(), Questions(), Needles(), Edits(), Joint(), TextToImage(), ImageToVideo(), TextToVideo()
 
 
 def chosen_parts(names: Iterable[str], tasks: Sequence[Task]) -> list[tuple[Task, str]]:

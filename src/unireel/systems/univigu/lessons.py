@@ -122,8 +122,8 @@ class Batches:
         asking = random.random() < mix.questions
         prompts = [prompt_for(self.films.scene(place), int(random.integers(2**31))).text for place in places]
         conditions = [
-            "" if gone else self._condition(*each, random)
-            for gone, *each in zip(dropped, places, prompts, clean.tolist(), strict=True)
+            "" if dropped[row] else self._condition(places[row], prompts[row], bool(clean[row]), random)
+            for row in range(self.size)
         ]
         ids, mask = tokenize(self.tokenizer, conditions, self.prompt_length)
         batch = {"ids": ids, "mask": mask}
@@ -149,7 +149,7 @@ class Batches:
         if random.random() >= self.mix.plans:
             return prompt
         scene = self.films.scene(place)
-        plan = plan_for(scene, random.permutation(len(scene.objects)))
+        plan = plan_for(scene, random.permutation(len(scene.objects)).tolist())
         return beyond_first_frame(plan) if clean and random.random() < 0.5 else plan
 
     def _texts(

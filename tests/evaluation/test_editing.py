@@ -14,6 +14,7 @@ from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.evaluation.editing.pairs import measure, read_pairs, scores
 from unireel.evaluation.editing.preservation import preservation
+from unireel.evaluation.editing.reading import Given
 from unireel.evaluation.films import read_plainly
 from unireel.evaluation.journal import Journal
 from unireel.evaluation.quality import MOST_DB, psnr, ssim
@@ -134,7 +135,7 @@ def test_a_list_with_every_kind_of_row(tmp_path: Path) -> None:
         ("row 7", "unknown test 'taste'; accepted: edit, noop, inverse"),
     ]
     journal = Journal(tmp_path / "items.jsonl")
-    measure(pairs, journal, fit=False)
+    measure(pairs, journal, Given().compared)
     assert "frame by frame" in journal["s"]["error"]
     assert "no such file" in journal["m"]["error"]
     found = scores(journal)
@@ -143,5 +144,10 @@ def test_a_list_with_every_kind_of_row(tmp_path: Path) -> None:
     assert found["noop/psnr"].value == found["inverse/psnr"].value == MOST_DB
     # Failures are tried again, the rest is not done twice.
     done: list[str] = []
-    measure(pairs, Journal(tmp_path / "items.jsonl"), True, lambda _, __, name: done.append(name))
+    measure(
+        pairs,
+        Journal(tmp_path / "items.jsonl"),
+        Given(fit=True).compared,
+        lambda _, __, name: done.append(name),
+    )
     assert done == ["s", "m"]

@@ -142,35 +142,46 @@ def editing_page(
     pairs: Sequence[tuple[Record, Path, Path, str]],
     name: str,
     command: str,
-    counts: Mapping[str, int],
+    facts: Mapping[str, str],
 ) -> str:
-    """The page of edits: ``pairs`` are (figures, source, edited film, instruction)."""
-    metric = next((each for each in ("psnr_outside", "psnr") if each in scores), "")
+    """The page of edits: ``pairs`` are (figures, source, edited film, instruction).
+
+    Cases are in the order of what a judge said, or where there was none, of what was kept.
+    """
+    metric = next((each for each in ("overall", "psnr_outside", "psnr") if each in scores), "")
     known = [each for each in pairs if each[0].get(metric) is not None]
     ordered = sorted(known, key=lambda each: each[0][metric])
     chosen = ordered if len(ordered) <= 2 * SHOWN else [*ordered[:SHOWN], *ordered[-SHOWN:]]
-    cases = [
-        Case(
-            None,
-            instruction or record["id"],
-            tuple(shown for path in (source, edited) if (shown := preview(path)) is not None),
-            tuple((None, f"{each} {record[each]:.3f}") for each in scores if record.get(each) is not None),
-        )
-        for record, source, edited, instruction in chosen
-    ]
+    cases = [_edit(*each, [name for name in scores if name in each[0]]) for each in chosen]
     sections = []
     if len(known) > 1:
-        plot = histogram([record[metric] for record, *_ in known], f"{metric}, in dB")
+        unit = "1 to 5" if metric == "overall" else "in dB"
+        plot = histogram([record[metric] for record, *_ in known], f"{metric}, {unit}")
         sections.append(f"<h2>Plots</h2>\n{plot}")
     sections.append(_cases(f"From the lowest {metric} to the highest: before, after", cases))
-    facts = {each: str(value) for each, value in counts.items()}
     return report("Edits", name, command, scores, None, sections, facts)
+
+
+def _edit(record: Record, source: Path, edited: Path, instruction: str, names: Sequence[str]) -> Case:
+    followed = record.get("followed")
+    lines: list[tuple[bool | None, str]] = [
+        (None, f"{each} {record[each]:.3f}")
+        for each in names
+        if record.get(each) is not None and each != "followed"
+    ]
+    if record.get("part", "edit") != "edit":
+        lines.insert(0, (None, f"test: {record['part']}"))
+    if followed is not None:
+        said = record.get("seen") or ("the instruction was followed" if followed else "it was not followed")
+        lines.insert(0, (followed, said))
+    pictures = tuple(shown for path in (source, edited) if (shown := preview(path)) is not None)
+    return Case(followed, instruction or record["id"], pictures, tuple(lines))
 
 
 def preview(path: Path) -> Picture | None:
     """A film or picture, small enough for a page; None if it is not there or cannot be read."""
     try:
-        clip = Clip.load(path, num_frames=FRAMES) if path.is_file() else None
+        clip = Clip.load(path, num_frames=FRAMES) if path.name and path.exists() else None
     except UserError:
         return None
     return None if clip is None else _small(clip, path.stem)

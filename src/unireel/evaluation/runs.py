@@ -14,7 +14,10 @@ from unireel.evaluation.paired import Paired, compare_items, holm
 from unireel.evaluation.worldbench.ledger import ITEMS_OF_ALL
 
 ITEMS, SCORES = "items.jsonl", "scores.json"
-NOT_SCORES = ("part", "index", "seed", "seconds", "confidence", "kind", "unchanged")
+NOT_SCORES = (
+    *("part", "index", "seed", "seconds", "confidence", "kind", "unchanged"),
+    *("coverage", "steadiness_source"),
+)
 """Fields of an item that are numbers or truth values and no scores."""
 
 Key = tuple[str, ...]

@@ -1,6 +1,7 @@
 """What commands with a judge share: its options, making it, and what it cost."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unireel.cli.options import real_number, whole_number
@@ -8,11 +9,14 @@ from unireel.errors import UsageError
 
 if TYPE_CHECKING:
     from unireel.backbones.remote import Endpoint
+    from unireel.evaluation.editing.eyes import EndpointEyes, LocalEyes
     from unireel.evaluation.videoqa.local_judge import LocalJudge
 
+LANGUAGE_MODEL = "a language model of the transformers library: a folder or a hub id"
 
-def add_judge_options(parser: Any) -> None:
-    """Add the options of a judge: behind an endpoint, or on this machine."""
+
+def add_judge_options(parser: Any, local: str = LANGUAGE_MODEL) -> None:
+    """Add the options of a judge: behind an endpoint, or on this machine (``local`` says what that may be)."""
     parser.add_argument(
         "--judge-url", metavar="URL", help="an OpenAI-compatible endpoint, http://host:port/v1"
     )
@@ -20,7 +24,7 @@ def add_judge_options(parser: Any) -> None:
     parser.add_argument(
         "--judge-local",
         metavar="MODEL",
-        help="or a language model of the transformers library: a folder or a hub id",
+        help=f"or {local}",
     )
     parser.add_argument("--judge-device", metavar="DEVICE", help="where that computes (default: CUDA if any)")
     parser.add_argument(
@@ -52,6 +56,11 @@ def add_judge_options(parser: Any) -> None:
     )
 
 
+def has_judge(args: argparse.Namespace) -> bool:
+    """Whether a judge is asked for, rightly or wrongly."""
+    return any((args.judge_url, args.judge_model, args.judge_local))
+
+
 def check_judge(args: argparse.Namespace) -> None:
     """Raise a :class:`UsageError` if an option is missing or wrong; nothing is sent or loaded."""
     prices(args)
@@ -77,12 +86,26 @@ def make_judge(args: argparse.Namespace) -> "Endpoint | LocalJudge":
     return LocalJudge(args.judge_local, args.judge_device)
 
 
+def make_eyes(args: argparse.Namespace) -> "EndpointEyes | LocalEyes":
+    """The judge that sees, as the options describe it.
+
+    Raises:
+        UserError: an option is missing or wrong, or the local judge cannot be loaded.
+    """
+    from unireel.evaluation.editing.eyes import EndpointEyes, LocalEyes
+
+    check_judge(args)
+    if args.judge_local:
+        return LocalEyes(Path(args.judge_local), args.judge_device)
+    return EndpointEyes(endpoint(args))
+
+
 def endpoint(args: argparse.Namespace) -> "Endpoint":
     """The judge behind an endpoint; nothing is sent yet."""
     from unireel.backbones.remote import Endpoint
 
     if not args.judge_url or not args.judge_model:
-        raise UsageError("the metric 'judge' needs --judge-url and --judge-model, or --judge-local")
+        raise UsageError("a judge needs --judge-url and --judge-model, or --judge-local")
     return Endpoint(
         args.judge_url,
         args.judge_model,
@@ -104,7 +127,9 @@ def prices(args: argparse.Namespace) -> tuple[float, float] | None:
     return read, written
 
 
-def cost(args: argparse.Namespace, judge: "Endpoint | LocalJudge") -> dict[str, Any]:
+def cost(
+    args: argparse.Namespace, judge: "Endpoint | LocalJudge | EndpointEyes | LocalEyes"
+) -> dict[str, Any]:
     """What the judge used in this run."""
     spent: dict[str, Any] = {"url": judge.url, "model": judge.model, **judge.spent.to_dict()}
     both = prices(args)

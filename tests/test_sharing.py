@@ -103,6 +103,33 @@ def test_only_tensors_that_differ_are_kept_and_all_come_back(parts):
     assert not write_partial(own, base, "net"), "a part is not taken apart again"
 
 
+def test_differences_of_low_rank_are_kept_as_factors(tmp_path):
+    base, own = tmp_path / "base" / "net", tmp_path / "own" / "net"
+    torch.manual_seed(0)
+    known = {name: torch.randn(48, 64).bfloat16() for name in ("same", "low", "high")}
+    low = torch.randn(48, 4) @ torch.randn(4, 64) / 8
+    tensors = {
+        "same": known["same"],
+        "low": (known["low"].float() + low).bfloat16(),
+        "high": (known["high"].float() + 0.1 * torch.randn(48, 64)).bfloat16(),
+    }
+    for folder, content in ((base, known), (own, tensors)):
+        folder.mkdir(parents=True)
+        save_file(content, folder / "model.safetensors")
+    assert write_partial(own, base, "net", rank=4)
+    kept = load_file(own / "model.safetensors")
+    assert {key: tuple(each.shape) for key, each in kept.items()} == {
+        "low.up": (48, 4),
+        "low.down": (4, 64),
+        "high": (48, 64),
+    }
+    found = load_file(merged(own, base.parent) / "model.safetensors")
+    assert found.keys() == tensors.keys()
+    assert torch.equal(found["same"], tensors["same"]) and torch.equal(found["high"], tensors["high"])
+    error = (found["low"] - known["low"].float() - low).norm() / low.norm()
+    assert error < 0.01, "the factors hold the difference better than bfloat16 matrices do"
+
+
 def test_nothing_in_common_is_left_as_it_is(parts, tmp_path):
     base, own = parts
     save_file({"kept": torch.zeros(2, 3)}, own / "model.safetensors")

@@ -2,7 +2,8 @@
 
 Such a folder has its whole configuration, one file of weights with what is its own, and :data:`MARKER`, which says what
 is taken from where: ``{"component": "transformer", "without": [], "digest": "..."}``. The digest is that of the
-taken tensors, so that weights that changed since are an error and not another model.
+taken tensors, so that weights that changed since are an error and not another model. Matrices that differ by one of low
+rank have its two factors in the file, ``<name>.up`` (out, rank) and ``<name>.down`` (rank, in), which are added.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MARKER = "partial.json"
+UP, DOWN = ".up", ".down"
+ROUNDING = 2.0**-8
+"""What is left of a difference beside one of low rank, relative to the matrix, where it is bfloat16's rounding."""
 
 _merged: dict[tuple[object, ...], Path] = {}
 _lock = threading.Lock()
@@ -34,11 +38,12 @@ def weights_file(folder: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def write_partial(folder: Path, base: Path, name: str) -> bool:
-    """Take out of the component in ``folder``, in place, the tensors that the one in ``base`` has too.
+def write_partial(folder: Path, base: Path, name: str, rank: int = 0) -> bool:
+    """Take out of the component in ``folder``, in place, what the one in ``base`` has too.
 
     Args:
         name: of the component in ``base``'s model.
+        rank: matrices that differ by one of this rank, but for rounding, are kept as its factors.
 
     Returns:
         Whether anything was taken out.
@@ -49,14 +54,18 @@ def write_partial(folder: Path, base: Path, name: str) -> bool:
     if own is None or other is None or (folder / MARKER).exists():
         return False
     tensors, known = load_file(own), load_file(other)
-    same = {key for key in tensors if key in known and _equal(tensors[key], known[key])}
-    if not same:
+    kept: dict[str, Tensor] = {}
+    for key, each in tensors.items():
+        if key not in known or not _equal(each, known[key]):
+            kept |= _factors(key, each, known.get(key), rank) or {key: each}
+    taken = known.keys() & tensors.keys() - kept.keys()
+    if not taken:
         return False
-    save_file({key: each for key, each in tensors.items() if key not in same}, own, {"format": "pt"})
+    save_file(kept, own, {"format": "pt"})
     marker = {
         "component": name,
-        "without": sorted(known.keys() - same - tensors.keys()),
-        "digest": _digest({key: known[key] for key in same}),
+        "without": sorted(known.keys() - tensors.keys()),
+        "digest": _digest({key: known[key] for key in taken}),
     }
     (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     return True
@@ -97,13 +106,37 @@ def merged(folder: Path, model: Path) -> Path:
         for each in folder.iterdir():
             if each.is_file() and each not in (own, folder / MARKER):
                 shutil.copyfile(each, whole / each.name)
-        save_file(taken | tensors, whole / own.name, {"format": "pt"})
+        save_file(_sums(taken, tensors), whole / own.name, {"format": "pt"})
         _merged[key] = whole
         return whole
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:
     return one.dtype == two.dtype and one.shape == two.shape and bool((one == two).all())
+
+
+def _factors(name: str, one: Tensor, two: Tensor | None, rank: int) -> dict[str, Tensor] | None:
+    """The two factors of ``one`` - ``two`` by name, if these are matrices and that is what tells them apart."""
+    import torch
+
+    if not rank or two is None or one.ndim != 2 or one.shape != two.shape or rank >= min(one.shape) // 2:
+        return None
+    left, values, right = torch.linalg.svd(one.float() - two.float(), full_matrices=False)
+    if values[rank:].norm() > ROUNDING * one.float().norm():
+        return None
+    share = values[:rank].sqrt()
+    up, down = left[:, :rank] * share, share[:, None] * right[:rank]
+    return {name + UP: up.to(one.dtype).contiguous(), name + DOWN: down.to(one.dtype).contiguous()}
+
+
+def _sums(taken: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors, with the products of factors added to what they belong to, in float32."""
+    tensors = taken | own
+    for name in [each.removesuffix(UP) for each in own if each.endswith(UP)]:
+        if name in taken and name + DOWN in own:
+            up, down = tensors.pop(name + UP).float(), tensors.pop(name + DOWN).float()
+            tensors[name] = taken[name].float() + up @ down
+    return tensors
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -30,13 +30,14 @@ OF_SAVING = ("dtype", "torch_dtype", "is_local", "local_files_only", "_name_or_p
 
 
 def share(
-    folder: Path, out: Path, base: str, like: Mapping[str, str] | None = None
+    folder: Path, out: Path, base: str, like: Mapping[str, str] | None = None, rank: int = 0
 ) -> tuple[list[str], list[str]]:
     """Write the model in ``folder`` to ``out`` in bfloat16, without what it has in common with the packaged ``base``.
 
     Args:
         like: components by other names that share tensors with the base's, such as ``{"editor": "transformer"}``; by
             default a component shares with the base's of its own name.
+        rank: matrices that differ from the base's by one of this rank are kept as its factors; 0 keeps them whole.
 
     Returns:
         The names of the components that are left out, and of those of which only a part is kept.
@@ -66,7 +67,7 @@ def share(
             left.append(part.name)
             continue
         name = (like or {}).get(part.name, part.name)
-        if part.name not in KEPT_WHOLE and write_partial(copy, ASSETS / base / name, name):
+        if part.name not in KEPT_WHOLE and write_partial(copy, ASSETS / base / name, name, rank):
             partial.append(part.name)
     (out / CARD).write_text(json.dumps(card | {"shares": base}, indent=2) + "\n", encoding="utf-8")
     return left, partial
@@ -114,9 +115,15 @@ def main() -> None:
         metavar="NAME=OTHER",
         help="component NAME shares tensors with the base's OTHER",
     )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        default=0,
+        help="keep differences of this rank as factors (default: whole matrices)",
+    )
     args = parser.parse_args()
     like = dict(each.split("=", 1) for each in args.like if "=" in each)
-    left, partial = share(find_model(args.model), args.out, args.base, like)
+    left, partial = share(find_model(args.model), args.out, args.base, like, args.rank)
     print(
         f"shared with {args.base}: {', '.join(left) or 'nothing'}; in part: {', '.join(partial) or 'nothing'}"
     )

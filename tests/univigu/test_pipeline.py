@@ -14,6 +14,7 @@ import unireel
 from unireel.cli.main import main
 from unireel.clip import Clip
 from unireel.data.cache import CacheConfig, build
+from unireel.data.latents import autoencoder_digest
 from unireel.errors import UsageError, UserError
 from unireel.systems.base.pipeline import BasePipeline
 from unireel.systems.univigu import stages
@@ -271,6 +272,8 @@ def test_stage_two_goes_on_where_stage_one_ended(start, folder, tmp_path):
     with pytest.raises(UsageError, match=r"'stage_config.base' needs a model of the system base"):
         stage_of(start, base=str(folder))
     stage = stage_of(start, start_from=str(folder))
+    vae = autoencoder_digest(Path(str(start["base"])) / "vae")
+    assert autoencoder_digest(folder / "vae") == vae  # so that the films' latents are found again
     before = unireel.load(folder).transformer.state_dict()
     assert all(
         torch.equal(value, before[name]) for name, value in stage.module["transformer"].state_dict().items()

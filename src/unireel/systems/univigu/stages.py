@@ -11,6 +11,7 @@ descriptions, and answers to questions that stand in the text as given words. Bo
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import torch
 from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, UMT5EncoderModel
 
 from unireel.backbones.text import encode_text
 from unireel.backbones.uni_rows import Film, Words
@@ -35,7 +36,7 @@ from unireel.errors import UsageError
 from unireel.flow.formulations import Formulation, text_flow
 from unireel.flow.matching import interpolate, sample_times, velocity
 from unireel.flow.text import TextFlow
-from unireel.hub import find_model, read_card
+from unireel.hub import component, find_model, read_card
 from unireel.systems.base.pipeline import TEXT_LENGTH
 from unireel.systems.univigu.lessons import Batches, Mix
 from unireel.systems.univigu.pipeline import UniViguPipeline
@@ -120,14 +121,24 @@ class UniStage(Stage):
         self.settings = {
             name: settings[name] for name in ("steps", "guidance", "shift", "staged") if name in settings
         }
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
-        self.vae = AutoencoderKLCosmos.from_pretrained(folder / "vae").float().eval().requires_grad_(False)
-        self.text_encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder").float().eval()
+        parts = {
+            name: component(folder, name)
+            for name in ("tokenizer", "vae", "text_encoder", "transformer", "planner")
+        }
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(parts["tokenizer"])
+        self.vae = AutoencoderKLCosmos.from_pretrained(parts["vae"]).float().eval().requires_grad_(False)
+        self.text_encoder = UMT5EncoderModel.from_pretrained(parts["text_encoder"]).float().eval()
         self.text_encoder.requires_grad_(False)
+        self.vae_folder = parts["vae"]
+        self.planner = None
+        if parts["planner"].is_dir():
+            self.planner = (
+                Qwen2ForCausalLM.from_pretrained(parts["planner"]).float().eval().requires_grad_(False)
+            )
         if config.start_from:
-            transformer = UniWanTransformer.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+            transformer = UniWanTransformer.from_pretrained(parts["transformer"], torch_dtype=torch.float32)
         else:
-            video = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+            video = WanTransformer3DModel.from_pretrained(parts["transformer"], torch_dtype=torch.float32)
             transformer = with_text(video, len(self.tokenizer), config.text_init, **self._text_settings())
         transformer.set_attn_processor(MatmulAttention())
         self.module = nn.ModuleDict({"transformer": transformer.train()})
@@ -144,7 +155,7 @@ class UniStage(Stage):
             transformer.text_codes.requires_grad_(config.learn_codes)
         build(Path(config.films), CacheConfig(config.film_count, config.size))
         cache = FilmCache(config.films)
-        latents = latents_of(cache, self.vae, autoencoder_digest(folder / "vae"), config.used_films)
+        latents = latents_of(cache, self.vae, autoencoder_digest(parts["vae"]), config.used_films)
         self.batches = Batches(
             cache,
             latents,
@@ -301,6 +312,7 @@ class UniStage(Stage):
             size=self.config.size,
             prediction=self.prediction,
             formulation=self.config.formulation,
+            planner=self.planner,
             **self.settings,
         )
 
@@ -321,5 +333,10 @@ class UniStage(Stage):
         return {"caption_f1": sum(scores) / len(scores), "answers": sum(right) / len(right)}
 
     def export(self, folder: Path) -> None:
-        """Write the whole model, which :func:`unireel.load` takes; in float32, so that the next stage loses nothing."""
+        """Write the whole model, which :func:`unireel.load` takes; in float32, so that the next stage loses nothing.
+
+        The autoencoder's files stay as they are, so that the next stage finds the latents that were made with it.
+        """
         self.pipeline().save_pretrained(folder, torch.float32)
+        shutil.rmtree(folder / "vae")
+        shutil.copytree(self.vae_folder, folder / "vae")

@@ -1,7 +1,7 @@
 """Judges of edits: real servers that look at the pictures, a real vision-language model, nonsense, death, reruns."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportOptionalMemberAccess=false
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportCallIssue=false
 
 from __future__ import annotations
 

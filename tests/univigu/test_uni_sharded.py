@@ -1,7 +1,7 @@
 """Both streams with weights split over processes and with checkpointing: the same gradients as in one process."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportOptionalMemberAccess=false
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
 
 import multiprocessing
 import os
@@ -75,7 +75,7 @@ def one_of_two(rank: int, port: int, path: str, checkpointing: bool) -> None:
 def test_two_processes_with_shards_have_the_gradients_of_one(tmp_path: Path) -> None:
     model = built()
     values = [loss(model, number) for number in (0, 1)]
-    (sum(values) / 2).backward()
+    torch.stack(values).mean().backward()
     expected = {f"transformer.{name}": each.grad for name, each in model.named_parameters()}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch.distributed.fsdp", "diffusers", "unireel.training.distributed"])

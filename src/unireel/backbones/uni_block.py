@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.normalization import FP32LayerNorm
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 TextFFN = Literal["own", "shared"]
 
@@ -29,11 +30,29 @@ class Rows:
     turn: Callable[[Tensor], Tensor]
 
 
+class Passed(NamedTuple):
+    """What a block gets and gives besides the words of :meth:`UniBlock.streams`: tensors, so that whoever watches calls
+    of modules (FSDP, which gathers a block's weights; checkpointing) sees them all. The film's first where there are
+    two."""
+
+    states: tuple[Tensor | None, Tensor | None]
+    modulations: tuple[Tensor | None, Tensor | None]
+    turns: tuple[Callable[[Tensor], Tensor] | None, Callable[[Tensor], Tensor] | None]
+    context: Tensor
+    mask: Tensor | None
+    past: tuple[Tensor, Tensor] | None
+
+
 class UniBlock(WanTransformerBlock):
     """A block of Wan with a feed-forward layer and a modulation table for text.
 
     Called as diffusers' class it moves the film alone; :meth:`streams` moves both.
+
+    Attributes:
+        checkpointing: whether :meth:`streams` keeps its inputs alone for the backward pass, which computes it again.
     """
+
+    checkpointing = False
 
     def __init__(
         self, dim: int, ffn_dim: int, heads: int, text_ffn: TextFFN, cross_attn_norm: bool, eps: float
@@ -59,45 +78,83 @@ class UniBlock(WanTransformerBlock):
             mask: (B, 1, rows, keys) bool, None where every row reads every key.
             past: keys and values that come before those of the rows.
         """
+        both = (video, text)
+        passed = Passed(
+            tuple(None if rows is None else rows.states for rows in both),
+            tuple(None if rows is None else rows.modulation for rows in both),
+            tuple(None if rows is None else rows.turn for rows in both),
+            context,
+            mask,
+            past,
+        )
+        again = self.checkpointing and torch.is_grad_enabled()
+        moved, kept = checkpoint(self, passed, use_reentrant=False) if again else self(passed)
+        for rows, states in zip(both, moved, strict=True):
+            if rows is not None:
+                rows.states = states
+        return kept
+
+    def forward(
+        self,
+        hidden_states: Tensor | Passed,
+        encoder_hidden_states: Tensor | None = None,
+        temb: Tensor | None = None,
+        rotary_emb: Any = None,
+    ) -> Any:
+        """As diffusers' class, or for :meth:`streams`: what it passes, to the moved states, keys and values."""
+        if isinstance(hidden_states, Passed):
+            return self._move(hidden_states)
+        return super().forward(hidden_states, encoder_hidden_states, temb, rotary_emb)
+
+    def _move(self, passed: Passed) -> tuple[tuple[Tensor | None, Tensor | None], tuple[Tensor, Tensor]]:
         text_ffn = self.ffn if self.ffn_t is None else self.ffn_t
         own = [
-            (rows, (table[:, None] + rows.modulation.float()).unbind(2), norm, ffn)
-            for rows, table, norm, ffn in (
-                (video, self.scale_shift_table, self.norm3, self.ffn),
-                (text, self.scale_shift_table_t, self.norm3_t, text_ffn),
+            (states, (table[:, None] + modulation.float()).unbind(2), norm, ffn)
+            for states, modulation, table, norm, ffn in zip(
+                passed.states,
+                passed.modulations,
+                (self.scale_shift_table, self.scale_shift_table_t),
+                (self.norm3, self.norm3_t),
+                (self.ffn, text_ffn),
+                strict=True,
             )
-            if rows is not None
+            if states is not None and modulation is not None
         ]
-        lengths = [rows.states.shape[1] for rows, *_ in own]
+        lengths = [states.shape[1] for states, *_ in own]
         # 1. Self-attention of all rows together
         normed = [
-            (self.norm1(rows.states.float()) * (1 + scale) + shift).type_as(rows.states)
-            for rows, (shift, scale, *_), *_ in own
+            (self.norm1(states.float()) * (1 + scale) + shift).type_as(states)
+            for states, (shift, scale, *_), *_ in own
         ]
         query, key, value = self._project(torch.cat(normed, 1))
-        turns = [rows.turn for rows, *_ in own]
+        turns = [turn for turn in passed.turns if turn is not None]
         query, key = (
             torch.cat([turn(part) for turn, part in zip(turns, each.split(lengths, 1), strict=True)], 1)
             for each in (query, key)
         )
         kept = key, value
-        if past is not None:
-            key, value = torch.cat([past[0], key], 1), torch.cat([past[1], value], 1)
-        attended = self.attn1.to_out[0](attend(query, key, value, mask).flatten(2))
+        if passed.past is not None:
+            before = passed.past
+            key, value = torch.cat([before[0], key], 1), torch.cat([before[1], value], 1)
+        attended = self.attn1.to_out[0](attend(query, key, value, passed.mask).flatten(2))
         moved = [
-            (rows.states.float() + part * gate).type_as(rows.states)
-            for (rows, (_, _, gate, *_), *_), part in zip(own, attended.split(lengths, 1), strict=True)
+            (states.float() + part * gate).type_as(states)
+            for (states, (_, _, gate, *_), *_), part in zip(own, attended.split(lengths, 1), strict=True)
         ]
         # 2. Cross-attention of all rows together
-        states = torch.cat(moved, 1)
-        states = states + self.attn2(self.norm2(states.float()).type_as(states), context, None, None)
+        joined = torch.cat(moved, 1)
+        read = self.attn2(self.norm2(joined.float()).type_as(joined), passed.context, None, None)
+        joined = joined + read
         # 3. Each stream's own feed-forward layer, on its own rows
-        for (rows, (_, _, _, shift, scale, gate), norm, ffn), part in zip(
-            own, states.split(lengths, 1), strict=True
+        results = []
+        for (_, (_, _, _, shift, scale, gate), norm, ffn), part in zip(
+            own, joined.split(lengths, 1), strict=True
         ):
             output = ffn((norm(part.float()) * (1 + scale) + shift).type_as(part))
-            rows.states = (part.float() + output.float() * gate).type_as(part)
-        return kept
+            results.append((part.float() + output.float() * gate).type_as(part))
+        rest = iter(results)
+        video, text = (None if states is None else next(rest) for states in passed.states)
+        return (video, text), kept
 
     def _project(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, n, heads, d) of self-attention."""

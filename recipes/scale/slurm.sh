@@ -16,6 +16,7 @@ recipe="${1:?usage: sbatch [--nodes N --gpus-per-node G] recipes/scale/slurm.sh 
 shift
 first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # else workers that are started again find the addresses of dead ones
 
 stopped=""
 trap 'stopped=1; kill -TERM "$running" 2>/dev/null || true' TERM

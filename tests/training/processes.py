@@ -42,7 +42,9 @@ def member(recipe: Recipe, log: str, variables: dict[str, str]) -> None:
 def start(recipe: Recipe, processes: int = 1) -> list[BaseProcess]:
     """Start a run in as many processes, which know of each other as torchrun's would; see :func:`logs`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["processes", "stages", "unireel.training", "torch.distributed.fsdp"])
+    context.set_forkserver_preload(
+        ["processes", "stages", "film_stage", "unireel.training.sharded", "torch.distributed.fsdp"]
+    )
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = environment()["PYTHONPATH"]  # the server is started with the first process
     try:

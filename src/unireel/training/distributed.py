@@ -1,7 +1,8 @@
 """Processes and devices: who am I, how parameters are split, how numbers are agreed on.
 
 One process needs none of it. Under ``torchrun`` each process owns one device; weights are sharded by FSDP2
-(``fully_shard``) or, with ``parallel: replicate``, kept whole and their gradients averaged.
+(``fully_shard``) over all processes or over groups of them (hybrid), or, with ``parallel: replicate``, kept whole and
+their gradients averaged. Groups of neighbours may share one batch, see :mod:`unireel.training.sequence`.
 """
 
 import os
@@ -13,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from unireel.errors import UserError
+from unireel.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -21,17 +22,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parallel:
-    """This process among ``world``; ``sharded`` when parameters are split among them."""
+    """This process among ``world``.
+
+    Attributes:
+        sharded: whether parameters are split; every ``shards`` neighbouring processes hold one copy of them together.
+        sequence: so many neighbouring processes work on one batch, each on its share of the tokens.
+    """
 
     rank: int
     world: int
     device: torch.device
     sharded: bool
+    shards: int = 1
+    sequence: int = 1
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """Number of the batches that this process works on, among :attr:`data_world`."""
+        return self.rank // self.sequence
+
+    @property
+    def data_world(self) -> int:
+        """How many batches are worked on at the same time."""
+        return self.world // self.sequence
 
     def agree(self, flags: Sequence[bool]) -> list[bool]:
         """Each flag raised by any process is raised in all of them."""
@@ -80,31 +98,44 @@ class Parallel:
             dist.destroy_process_group()
 
 
-def start(device: str, parallel: str) -> Parallel:
+def start(device: str, parallel: str, shards: int = 0, sequence: int = 1) -> Parallel:
     """Join the processes that ``torchrun`` started, if it did, and choose the device.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
         parallel: ``fsdp`` or ``replicate``.
+        shards: processes that one copy of the weights is split over with ``fsdp``; 0 is all.
+        sequence: processes that share a batch.
 
     Raises:
-        UserError: CUDA was asked for and is not there.
+        UserError: CUDA was asked for and is not there, or torchrun starts again in a way that cannot work.
+        UsageError: the processes cannot be grouped like that.
     """
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise UserError("'device' is cuda, but torch sees no CUDA device here: use device=cpu or device=auto")
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    for key, size in (("shards", shards or world), ("sequence", sequence)):
+        if world % size and world > 1:
+            raise UsageError(f"'{key}' is {size}, which does not divide the {world} processes")
+    if sequence > world:
+        raise UsageError(f"'sequence' is {sequence}, but there is one process: start more with torchrun")
     use_cuda = cuda and device != "cpu"
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(place)
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if again and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # Workers would find the addresses of dead ones: https://github.com/pytorch/pytorch/issues/135712
+        raise UserError("for restarts torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment")
     if world > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo")
-    return Parallel(rank, world, place, sharded=world > 1 and parallel == "fsdp")
+    sharded = world > 1 and parallel == "fsdp"
+    return Parallel(rank, world, place, sharded, min(shards or world, world) if sharded else 1, sequence)
 
 
 def shard(module: nn.Module, parallel: Parallel, forward_methods: Sequence[str]) -> None:
-    """Split the parameters of ``module`` over all processes with FSDP2, in place.
+    """Split the parameters of ``module`` over ``parallel.shards`` processes each with FSDP2, in place.
 
     Blocks whose class a model names in ``_no_split_modules`` (diffusers and transformers do) are gathered one
     at a time; what remains is gathered with the model it belongs to. A ``ModuleDict`` or ``ModuleList`` at
@@ -113,10 +144,12 @@ def shard(module: nn.Module, parallel: Parallel, forward_methods: Sequence[str])
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    mesh = init_device_mesh(parallel.device.type, (parallel.world,))
-    names = {name for m in module.modules() for name in (getattr(m, "_no_split_modules", None) or ())}
+    groups = parallel.world // parallel.shards
+    sizes, names = ((groups, parallel.shards), ("copy", "shard")) if groups > 1 else ((parallel.world,), None)
+    mesh = init_device_mesh(parallel.device.type, sizes, mesh_dim_names=names)
+    blocks = {name for m in module.modules() for name in (getattr(m, "_no_split_modules", None) or ())}
     for child in module.modules():
-        if type(child).__name__ in names and child is not module:
+        if type(child).__name__ in blocks and child is not module:
             fully_shard(child, mesh=mesh)
     shelf = isinstance(module, nn.ModuleDict | nn.ModuleList)
     for root in module.children() if shelf else [module]:
@@ -139,17 +172,23 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
-def whole(tensor: Tensor, like: Tensor) -> Tensor:
-    """The full tensor on the CPU, from this process's part of it, laid out as parameter ``like`` is.
+def spread(tensor: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a tensor that is laid out as parameter ``like`` is, as a ``DTensor`` on the same memory.
 
-    Every process has to call it, in the same order. ``tensor`` may also be a number that all of them hold.
+    ``tensor`` may also be a number that all processes hold, or whole already: then it stays as it is.
     """
     if is_sharded(like) and not is_sharded(tensor) and tensor.shape == local(like).shape and tensor.ndim:
         from torch.distributed.tensor import DTensor
 
-        tensor = DTensor.from_local(
+        return DTensor.from_local(
             tensor, like.device_mesh, like.placements, shape=like.shape, stride=like.stride(), run_check=False
         )
+    return tensor
+
+
+def whole(tensor: Tensor, like: Tensor) -> Tensor:
+    """The full tensor on the CPU, from what :func:`spread` takes; every process calls it, in the same order."""
+    tensor = spread(tensor, like)
     if is_sharded(tensor):
         tensor = tensor.full_tensor()
     return tensor.detach().cpu()
@@ -169,7 +208,7 @@ def part(full: Tensor, like: Tensor) -> Tensor:
 def clip_gradients(parameters: Sequence[nn.Parameter], limit: float, parallel: Parallel) -> Tensor:
     """Scale all gradients to a joint L2 norm of at most ``limit`` (0: leave them); return the norm before.
 
-    The norm is over all processes' shards. Same rule as ``torch.nn.utils.clip_grad_norm_``: the factor is
+    The norm is over all shards of one copy. Same rule as ``torch.nn.utils.clip_grad_norm_``: the factor is
     ``min(1, limit / (norm + 1e-6))``.
     """
     grads = [(local(p.grad), is_sharded(p)) for p in parameters if p.grad is not None]
@@ -181,7 +220,8 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float, parallel: P
     square = torch.stack(alone).square().sum() if alone else torch.zeros((), device=parallel.device)
     if split:
         shared = torch.stack(split).square().sum()
-        dist.all_reduce(shared)
+        mesh = next(p.device_mesh for p in parameters if is_sharded(p))
+        dist.all_reduce(shared, group=mesh.get_group(mesh.ndim - 1))
         square = square + shared
     norm = square.sqrt()
     if limit > 0:

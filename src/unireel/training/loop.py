@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unireel.errors import UserError
 from unireel.training import checkpoint as checkpoints
+from unireel.training.distributed import spread
 from unireel.training.prefetch import batches
 from unireel.training.recipe import Recipe
 from unireel.training.report import Report, duration
@@ -24,7 +25,7 @@ def open_data(trainer: Trainer) -> Generator[Any, None, None]:
     return batches(
         trainer.stage.batch,
         trainer.first_batch,
-        trainer.parallel.world,
+        trainer.parallel.data_world,
         threads=torch.get_num_threads(),
         prefetch=recipe.prefetch,
         workers=recipe.workers,
@@ -40,12 +41,23 @@ class Loop:
         self.recipe, self.parallel = trainer.recipe, trainer.parallel
         self.begun = self.saved_at = self.logged_at = self.counted_at = time.monotonic()
         self.saved_step = self.logged_step = trainer.step
+        self.writer = None
+        if self.recipe.checkpoint_format == "sharded":
+            from unireel.training.sharded import Writer
+
+            self.writer = Writer(checkpoint_folder(self.recipe), self.parallel, self.recipe.keep_last)
         self.aside = 0.0  # seconds since the last log line that were not training
         # Sum and number of the values since the last log line.
         self.window: dict[str, tuple[Tensor, int]] = {}
 
     def run(self) -> bool:
         """Train to the last step (True) or a stop before it (False); a checkpoint holds the state then."""
+        finished = self._train()
+        if self.writer is not None:
+            self.writer.finish()
+        return finished
+
+    def _train(self) -> bool:
         data = open_data(self.trainer)
         try:
             while self.trainer.step < self.recipe.steps:
@@ -101,7 +113,7 @@ class Loop:
             means[key] = sum(totals) / sum(counts)
         now = time.monotonic()
         training = max(1e-9, now - self.logged_at - self.aside)
-        rate = steps * self.recipe.accumulate * self.parallel.world / training
+        rate = steps * self.recipe.accumulate * self.parallel.data_world / training
         waiting, self.trainer.waited = self.trainer.waited / training, 0.0
         self._count(now)
         self.window, self.logged_step, self.logged_at, self.aside = {}, self.trainer.step, now, 0.0
@@ -114,7 +126,7 @@ class Loop:
 
     def _tell(self, means: dict[str, float], rate: float, waiting: float) -> None:
         step, per_batch = self.trainer.step, self.trainer.stage.samples_per_batch
-        left = (self.recipe.steps - step) * self.recipe.accumulate * self.parallel.world / rate
+        left = (self.recipe.steps - step) * self.recipe.accumulate * self.parallel.data_world / rate
         lr = max(group["lr"] for group in self.trainer.optimizers.groups)
         values = {**means, "lr": lr, "batches_per_second": rate, "seconds": self.trainer.seconds}
         values["waiting_for_data"] = waiting
@@ -139,10 +151,16 @@ class Loop:
         start = time.monotonic()
         self._log()
         self._count(time.monotonic())
-        content = self.trainer.checkpoint()
-        if self.parallel.first:
-            path = checkpoints.save(self.recipe.output / "checkpoints", content, self.recipe.keep_last)
-            self.report.say(f"step {self.trainer.step}: checkpoint {path} ({time.monotonic() - start:.1f} s)")
+        step = self.trainer.step
+        if self.writer is not None:
+            path = self.writer.start(step, self.trainer.tensors(spread), self.trainer.state())
+            taken = time.monotonic() - start
+            self.report.say(f"step {step}: checkpoint {path} (copied in {taken:.1f} s, written meanwhile)")
+        else:
+            content = checkpoints.Checkpoint(step, self.trainer.tensors(), self.trainer.state())
+            if self.parallel.first:
+                path = checkpoints.save(checkpoint_folder(self.recipe), content, self.recipe.keep_last)
+                self.report.say(f"step {step}: checkpoint {path} ({time.monotonic() - start:.1f} s)")
         self.saved_step = self.trainer.step
         self.saved_at = self.logged_at = time.monotonic()
         self.aside = 0.0

@@ -7,7 +7,7 @@ each hidden matrix by the nearest semi-orthogonal matrix, found with a Newton-Sc
 import fnmatch
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -163,14 +163,29 @@ class Optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, Tensor]:
-        """Full state tensors on the CPU, named ``parameter/key``; every process has to call it."""
+    def state(self, form: Callable[[Tensor, Tensor], Tensor] = whole) -> dict[str, Tensor]:
+        """State tensors, named ``parameter/key``, full and on the CPU by default; every process has to call it.
+
+        ``form`` gets each state and its parameter.
+        """
         tensors = {}
         for optimizer in self.parts:
             for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 for key, value in optimizer.state.get(parameter, {}).items():
-                    tensors[f"{self.names[parameter]}/{key}"] = whole(value, parameter)
+                    tensors[f"{self.names[parameter]}/{key}"] = form(value, parameter)
         return tensors
+
+    def empty(self, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+        """Room for the states of those names and full shapes, laid out and placed as their parameters are."""
+        parameters = {name: parameter for parameter, name in self.names.items()}
+        room = {}
+        for name, shape in shapes.items():
+            parameter = parameters.get(name.rpartition("/")[0])
+            if parameter is not None and parameter.shape == shape:
+                room[name] = torch.zeros_like(parameter.detach())
+            else:
+                room[name] = torch.zeros(shape)
+        return room
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`state` gave; warns of parameters that another optimiser had."""
@@ -190,6 +205,8 @@ class Optimizers:
 
 
 def _placed(tensor: Tensor, parameter: Tensor) -> Tensor:
+    if is_sharded(tensor):
+        return tensor
     if is_sharded(parameter) and tensor.shape == parameter.shape:
         from torch.distributed.tensor import distribute_tensor
 

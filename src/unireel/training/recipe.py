@@ -89,10 +89,14 @@ class Recipe:
         accumulate: micro-batches per update and process.
         clip_grad: largest L2 norm of the gradient; 0 does not clip.
         parallel: under torchrun, ``fsdp`` splits the weights, ``replicate`` keeps a copy in each process.
+        shards: with ``fsdp``, processes that one copy of the weights is split over; 0 is all of them.
+        sequence: processes that share each batch, every one with its part of the tokens.
         threads: of torch within a process; 0 leaves its own choice.
         prefetch, workers: see :func:`unireel.training.prefetch.batches`.
         log_every, sample_every, evaluate_every, checkpoint_every: in steps; 0 is never.
         checkpoint_minutes: also a checkpoint after so much time; 0 is never. The last step always gets one.
+        checkpoint_format: ``whole`` is written by the first process while all wait, ``sharded`` by every process,
+            its own part, while training goes on.
         keep_last: checkpoints that are kept.
         max_minutes: stop, resumably, after so much time; 0 is never.
     """
@@ -110,6 +114,8 @@ class Recipe:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     parallel: Literal["fsdp", "replicate"] = "fsdp"
+    shards: int = 0
+    sequence: int = 1
     compile: bool = False
     threads: int = 0
     prefetch: int = 2
@@ -119,6 +125,7 @@ class Recipe:
     evaluate_every: int = 0
     checkpoint_every: int = 0
     checkpoint_minutes: float = 10.0
+    checkpoint_format: Literal["whole", "sharded"] = "whole"
     keep_last: int = 2
     max_minutes: float = 0.0
     tensorboard: bool = True
@@ -129,7 +136,16 @@ class Recipe:
         _check(self.accumulate >= 1, "accumulate", self.accumulate, "1 or more micro-batches")
         _check(self.log_every >= 1, "log_every", self.log_every, "1 or more steps")
         _check(self.keep_last >= 1, "keep_last", self.keep_last, "1 or more checkpoints")
-        for name in ("clip_grad", "threads", "prefetch", "workers", "sample_every", "evaluate_every"):
+        _check(self.sequence >= 1, "sequence", self.sequence, "1 or more processes")
+        for name in (
+            "shards",
+            "clip_grad",
+            "threads",
+            "prefetch",
+            "workers",
+            "sample_every",
+            "evaluate_every",
+        ):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("checkpoint_every", "checkpoint_minutes", "max_minutes"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
@@ -190,7 +206,7 @@ def build_stage(recipe: Recipe) -> "Stage":
 MAY_CHANGE = frozenset(
     (
         *("output", "steps", "max_minutes", "keep_last", "tensorboard"),
-        *("device", "threads", "prefetch", "workers", "compile"),
+        *("device", "threads", "prefetch", "workers", "compile", "shards", "checkpoint_format"),
         *("log_every", "sample_every", "evaluate_every", "checkpoint_every", "checkpoint_minutes"),
     )
 )

@@ -37,7 +37,7 @@ def run(
     Raises:
         UserError: the run cannot start, go on or be written; the message says why.
     """
-    parallel = start(recipe.device, recipe.parallel)
+    parallel = start(recipe.device, recipe.parallel, recipe.shards, recipe.sequence)
     try:
         with _folder(recipe, parallel, fresh=resume == "never"):
             return _run(recipe, parallel, resume, allow)
@@ -54,7 +54,7 @@ def _run(recipe: Recipe, parallel: Parallel, resume: str, allow: Sequence[str]) 
         )
     trainer = Trainer(recipe, parallel)
     if path is not None:
-        trainer.restore(checkpoints.load(path), allow)
+        trainer.restore(path, allow)
     if parallel.first:
         (recipe.output / "recipe.yaml").write_text(
             yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8"

@@ -78,6 +78,10 @@ class Stage(abc.ABC):
         """Exceptions to the recipe's learning rate and weight decay; none by default."""
         return ()
 
+    def sequence_models(self) -> list[nn.Module]:
+        """Models whose tokens may be split over processes, frozen ones included; by default those in ``module``."""
+        return [each for each in self.module.modules() if getattr(each, "_cp_plan", None)]
+
     def report(self) -> list[str]:
         """Lines about the data that are shown before training starts; none by default."""
         return []

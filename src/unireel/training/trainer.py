@@ -1,15 +1,17 @@
 """One optimiser update, and the state that it starts from."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unireel.errors import UserError
 from unireel.training import checkpoint as checkpoints
-from unireel.training.distributed import Parallel, clip_gradients, local, part, shard, whole
+from unireel.training.distributed import Parallel, clip_gradients, local, part, shard, spread, whole
 from unireel.training.ema import Ema
 from unireel.training.optimizers import Optimizers
 from unireel.training.precision import autocast, resolve
@@ -35,6 +37,10 @@ class Trainer:
         self.precision = resolve(recipe.precision, parallel.device)
         self.stage: Stage = build_stage(recipe)
         self.stage.to(parallel.device)
+        if parallel.sequence > 1:
+            from unireel.training.sequence import split_sequences
+
+            split_sequences(self.stage.sequence_models(), parallel)
         if parallel.sharded:
             shard(self.stage.module, parallel, self.stage.forward_methods)
         if recipe.compile:
@@ -47,9 +53,10 @@ class Trainer:
         averaged = {name: parameter for parameter, name in names.items()} if recipe.ema.decay else {}
         self.ema = Ema(averaged, recipe.ema.decay, recipe.ema.warmup)
         self.step, self.seconds = 0, 0.0
+        self.seen = 0  # micro-batches of all processes
         self.waited = 0.0  # seconds spent waiting for batches
-        # Each process draws its own noise.
-        seed_all(recipe.seed + 1 + parallel.rank)
+        # Each process draws its own noise; those that share a batch draw the same.
+        seed_all(recipe.seed + 1 + parallel.data_rank)
 
     def update(self, data: Iterator[Any]) -> dict[str, Tensor]:
         """One optimiser update over ``accumulate`` micro-batches; returns detached scalars.
@@ -76,6 +83,7 @@ class Trainer:
         self.optimizers.step(self.factor)
         self.ema.update(self.step)
         self.step += 1
+        self.seen += self.recipe.accumulate * self.parallel.data_world
         return means
 
     @property
@@ -86,48 +94,82 @@ class Trainer:
     @property
     def first_batch(self) -> int:
         """Index of this process's next micro-batch."""
-        return self.step * self.recipe.accumulate * self.parallel.world + self.parallel.rank
+        return self.seen + self.parallel.data_rank
 
-    def checkpoint(self) -> checkpoints.Checkpoint:
-        """Everything that the next update depends on; every process has to call it."""
-        weights = module_tensors(self.stage.module)
-        tensors = {"model": {name: whole(tensor, tensor) for name, tensor in weights.items()}}
-        likes = self.ema.parameters
-        tensors["ema"] = {name: whole(tensor, likes[name]) for name, tensor in self.ema.state().items()}
-        tensors["optimizer"] = self.optimizers.state()
-        state = {
+    def tensors(self, form: Callable[[Tensor, Tensor], Tensor] = whole) -> dict[str, dict[str, Tensor]]:
+        """Weights, averages and states of the optimiser by name, full and on the CPU by default.
+
+        ``form`` gets each and the parameter whose layout it has; every process has to call it.
+        """
+        weights, likes = module_tensors(self.stage.module), self.ema.parameters
+        return {
+            "model": {name: form(tensor, tensor) for name, tensor in weights.items()},
+            "ema": {name: form(tensor, likes[name]) for name, tensor in self.ema.state().items()},
+            "optimizer": self.optimizers.state(form),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds besides tensors; every process has to call it."""
+        return {
             "step": self.step,
+            "seen": self.seen,
             "seconds": self.seconds,
             "processes": self.parallel.world,
             "random": self.parallel.gather(random_state(self.parallel.device)),
             "recipe": plain(self.recipe),
             "torch": torch.__version__,
         }
-        return checkpoints.Checkpoint(self.step, tensors, state)
 
-    def restore(self, saved: checkpoints.Checkpoint, allow: Sequence[str] = ()) -> None:
-        """Continue from ``saved``.
+    def restore(self, path: Path, allow: Sequence[str] = ()) -> None:
+        """Continue from the checkpoint at ``path``; each process reads what it needs.
+
+        With ``processes`` in ``allow`` their number may be another than before: the batches go on where they were, and
+        every process draws noise anew.
 
         Raises:
             UserError: the recipe, the number of processes or the parameters are not those of the checkpoint.
         """
+        saved = checkpoints.load(path, ())
         differing = differing_keys(self.recipe, saved.state["recipe"], allow)
         if differing:
             raise UserError(
                 f"the run in '{self.recipe.output}' was started with another recipe: {'; '.join(differing)} "
                 "(change it back, take another output, start again with --fresh, or accept with --allow KEY)"
             )
-        if saved.state["processes"] != self.parallel.world:
+        processes, own = saved.state["processes"], self.parallel
+        if processes != own.world and "processes" not in allow:
             raise UserError(
-                f"the run in '{self.recipe.output}' has {saved.state['processes']} processes, "
-                f"this is {self.parallel.world}: start as many, or start again with --fresh"
+                f"the run in '{self.recipe.output}' has {processes} processes, this is {own.world}: "
+                "start as many, accept it with --allow processes, or start again with --fresh"
             )
+        if checkpoints.is_sharded(path):
+            self._restore_shards(path)
+        else:
+            self._restore_whole(checkpoints.load(path))
+        self.step, self.seconds = saved.step, saved.state["seconds"]
+        # Checkpoints of older versions do not tell.
+        self.seen = saved.state.get("seen", saved.step * self.recipe.accumulate * processes)
+        if processes == own.world:
+            set_random_state(saved.state["random"][own.rank], own.device)
+        else:
+            entropy = [self.recipe.seed, self.step, own.data_rank]
+            seed_all(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def _restore_whole(self, saved: checkpoints.Checkpoint) -> None:
         weights = module_tensors(self.stage.module)
         copy_into("weight", weights, weights, saved.tensors["model"])
         copy_into("average", self.ema.state(), self.ema.parameters, saved.tensors["ema"])
         self.optimizers.load(saved.tensors["optimizer"])
-        self.step, self.seconds = saved.step, saved.state["seconds"]
-        set_random_state(saved.state["random"][self.parallel.rank], self.parallel.device)
+
+    def _restore_shards(self, path: Path) -> None:
+        shapes = {name: shape for name, (shape, _) in checkpoints.shards_of(path).items()}
+        targets = self.tensors(lambda tensor, like: spread(tensor.detach(), like))
+        for stem, what in (("model", "weight"), ("ema", "average")):
+            check_fit(what, targets[stem], part_of(shapes, stem))
+        targets["optimizer"] = self.optimizers.empty(part_of(shapes, "optimizer"))
+        flat = {f"{stem}/{name}": each for stem, named in targets.items() for name, each in named.items()}
+        checkpoints.read_shards(path, flat, alone=self.parallel.world == 1)
+        self.optimizers.load(targets["optimizer"])
 
     def look(self, report: Report, pictures: bool, metrics: bool) -> None:
         """Pictures and metrics with averaged weights; the run goes on as if nobody had looked."""
@@ -160,12 +202,30 @@ def copy_into(
     Raises:
         UserError: names or shapes differ.
     """
-    odd = sorted(set(targets) ^ set(sources))
-    odd += [name for name in targets if name in sources and likes[name].shape != sources[name].shape]
+    check_fit(
+        what, {name: likes[name] for name in targets}, {name: each.shape for name, each in sources.items()}
+    )
+    with torch.no_grad():
+        for name, target in targets.items():
+            local(target).copy_(part(sources[name], likes[name]))
+
+
+def check_fit(what: str, targets: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Compare names and full shapes with those of a checkpoint.
+
+    Raises:
+        UserError: they differ.
+    """
+    odd = sorted(set(targets) ^ set(shapes))
+    odd += [name for name in targets if name in shapes and targets[name].shape != shapes[name]]
     if odd:
         raise UserError(
             f"the checkpoint does not fit the stage: {what} '{odd[0]}' differs ({len(odd)} in all)"
         )
-    with torch.no_grad():
-        for name, target in targets.items():
-            local(target).copy_(part(sources[name], likes[name]))
+
+
+def part_of(shapes: Mapping[str, torch.Size], stem: str) -> dict[str, torch.Size]:
+    """Those whose names begin with ``stem`` and a slash, without it."""
+    return {
+        name.removeprefix(f"{stem}/"): each for name, each in shapes.items() if name.startswith(f"{stem}/")
+    }

@@ -392,22 +392,30 @@ def _count(module: nn.Module) -> int:
     return sum(each.numel() for each in module.parameters())
 
 
-class FullAlignment(AlignmentStage):
+class _Full:
+    """What the stages at full scale have in common."""
+
+    material: FullMaterial
+    plans_on_meta = True
+
+    def sequence_models(self) -> list[nn.Module]:
+        """The decoder, of which ``module`` holds the adapters alone."""
+        return [self.material.transformer]
+
+
+class FullAlignment(_Full, AlignmentStage):
     """Stage I at full scale."""
 
     config_class = FullConfig
-    plans_on_meta = True
 
 
-class FullAdaptation(AdaptationStage):
+class FullAdaptation(_Full, AdaptationStage):
     """Stage II at full scale."""
 
     config_class = FullConfig
-    plans_on_meta = True
 
 
-class FullJoint(JointStage):
+class FullJoint(_Full, JointStage):
     """Stage III at full scale."""
 
     config_class = FullJointConfig
-    plans_on_meta = True

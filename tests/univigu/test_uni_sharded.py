@@ -2,6 +2,7 @@
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
+# pyright: reportGeneralTypeIssues=false
 
 import multiprocessing
 import os

@@ -39,6 +39,7 @@ COMMANDS = {
     "demo": Command("unireel.cli.demo", "a tour on the model that ships in the box; writes demo/index.html"),
     "world": Command("unireel.cli.world", "look at the World that the pocket models are trained on"),
     "train": Command("unireel.cli.train", "train a model from a recipe"),
+    "data": Command("unireel.cli.data", "tools for the films that full-scale trainings learn from"),
     "convert": Command("unireel.cli.convert", "bring published weights into folders of safetensors"),
     "evaluate": Command("unireel.cli.evaluate", "measure a model, with confidence intervals"),
     "compare": Command("unireel.cli.compare", "two evaluations side by side, with paired tests"),

@@ -17,6 +17,8 @@ from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unireel.backbones.uni_rows import Apart
+
 TextFFN = Literal["own", "shared"]
 
 
@@ -39,7 +41,7 @@ class Passed(NamedTuple):
     modulations: tuple[Tensor | None, Tensor | None]
     turns: tuple[Callable[[Tensor], Tensor] | None, Callable[[Tensor], Tensor] | None]
     context: Tensor
-    mask: Tensor | None
+    mask: Tensor | Apart | None
     past: tuple[Tensor, Tensor] | None
 
 
@@ -68,14 +70,14 @@ class UniBlock(WanTransformerBlock):
         video: Rows | None,
         text: Rows | None,
         context: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Apart | None,
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         """Move the rows in place; returns keys and values (B, n, heads, d) of all of them, the film's first.
 
         Args:
             context: what all rows read by cross-attention, (B, L, D).
-            mask: (B, 1, rows, keys) bool, None where every row reads every key.
+            mask: (B, 1, rows, keys) bool, or the same in two parts; None where every row reads every key.
             past: keys and values that come before those of the rows.
         """
         both = (video, text)
@@ -165,13 +167,20 @@ class UniBlock(WanTransformerBlock):
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, fused: bool | None = None
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Apart | None, fused: bool | None = None
 ) -> Tensor:
     """Attention of (B, n, heads, d) over (B, m, heads, d) with ``mask`` (B, 1, n, m) bool: (B, n, heads, d).
+
+    With a mask in two parts the film's rows and the words attend one after the other.
 
     ``fused`` takes PyTorch's kernel: by default everywhere but on processors, where two products and a softmax are
     faster at the lengths of pocket films (see :class:`~unireel.backbones.wan.MatmulAttention`).
     """
+    if isinstance(mask, Apart):
+        film, words = query[:, : mask.tokens], query[:, mask.tokens :]
+        seen = (key, value) if mask.keys is None else (key[:, mask.keys], value[:, mask.keys])
+        parts = attend(film, *seen, mask.film, fused), attend(words, key, value, mask.words, fused)
+        return torch.cat(parts, 1)
     query, key, value = (each.transpose(1, 2) for each in (query, key, value))
     if query.device.type != "cpu" if fused is None else fused:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)

@@ -8,6 +8,7 @@ it is clean. Keys and values of what is given are then the same at every step of
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,9 +82,31 @@ class Seen:
     memory: Memory | None
 
 
+class Apart(NamedTuple):
+    """A mask of self-attention in two parts: all rows of a film read the same keys, so that nothing of the size of rows
+    times keys is needed, and often no mask at all.
+
+    Attributes:
+        tokens: N, rows of the film, which come first.
+        keys: the keys that every film of the batch reads, by number; None: all of them, or not the same for all.
+        film: (B, 1, 1, keys) bool where films read different keys, else None.
+        words: (B, 1, L, keys) bool, None where every word reads every key.
+    """
+
+    tokens: int
+    keys: Tensor | None
+    film: Tensor | None
+    words: Tensor | None
+
+
 def who_reads_whom(
-    clean: Tensor, tokens: int, words: Words | None, memory: Memory | None, one_way: bool
-) -> tuple[Tensor | None, Tensor]:
+    clean: Tensor,
+    tokens: int,
+    words: Words | None,
+    memory: Memory | None,
+    one_way: bool,
+    apart: bool | None = None,
+) -> tuple[Tensor | Apart | None, Tensor]:
     """The mask of self-attention, and which keys are there.
 
     Args:
@@ -92,10 +115,13 @@ def who_reads_whom(
         words: the text rows, which come behind those of the film.
         memory: whose keys come before all rows, and which every row reads.
         one_way: see the module.
+        apart: whether the mask is in two parts; by default everywhere but on processors, where films are short.
 
     Returns:
-        (B, 1, rows, keys) bool, None where every row reads every key; and (B, keys) bool.
+        (B, 1, rows, keys) bool or the same in two parts, None where every row reads every key; and (B, keys) bool.
     """
+    if tokens and words is not None and (clean.device.type != "cpu" if apart is None else apart):
+        return _apart(clean, tokens, words, memory, one_way)
     film = torch.ones((len(clean), tokens), dtype=torch.bool, device=clean.device)
     there, mask = film, film[:, None].expand(-1, tokens, -1)
     if words is not None:
@@ -109,3 +135,24 @@ def who_reads_whom(
         mask = torch.cat([memory.there[:, None].expand(-1, mask.shape[1], -1), mask], 2)
         there = torch.cat([memory.there, there], 1)
     return (None if bool(mask.all()) else mask[:, None]), there
+
+
+def _apart(
+    clean: Tensor, tokens: int, words: Words, memory: Memory | None, one_way: bool
+) -> tuple[Apart | None, Tensor]:
+    """As :func:`who_reads_whom`, in two parts."""
+    film = torch.ones((len(clean), tokens), dtype=torch.bool, device=clean.device)
+    clean, given = clean[:, None] & one_way, words.given & one_way
+    there = torch.cat([film, words.there], 1)
+    of_film = torch.cat([film, words.there & ~clean], 1)
+    of_given = torch.cat([film & clean, given & words.there], 1)
+    of_words = torch.where(given[:, :, None], of_given[:, None], there[:, None])
+    if memory is not None:
+        there, of_film = (torch.cat([memory.there, each], 1) for each in (there, of_film))
+        before = memory.there[:, None].expand(-1, of_words.shape[1], -1)
+        of_words = torch.cat([before, of_words], 2)
+    alike, everything = bool((of_film == of_film[:1]).all()), bool(of_film.all())
+    keys = of_film[0].nonzero()[:, 0] if alike and not everything else None
+    mask = None if alike else of_film[:, None, None]
+    own = None if bool(of_words.all()) else of_words[:, None]
+    return (None if everything and own is None else Apart(tokens, keys, mask, own)), there

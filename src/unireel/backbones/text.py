@@ -58,6 +58,21 @@ def pocket_text_encoder(vocabulary: int, width: int, layers: int, heads: int) ->
     return UMT5EncoderModel(config)
 
 
+def umt5_xxl() -> UMT5EncoderModel:
+    """The text encoder of Wan's models (UMT5-XXL); build it under ``torch.device("meta")`` to count it."""
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=256384,
+            d_model=4096,
+            d_kv=64,
+            d_ff=10240,
+            num_layers=24,
+            num_heads=64,
+            feed_forward_proj="gated-gelu",
+        )
+    )
+
+
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
     """Token ids (B, ``length``) int64, ended by ``</s>`` and padded, and their mask (B, ``length``) int64.
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +21,14 @@ from unireel.backbones.uni_rows import Apart
 TextFFN = Literal["own", "shared"]
 
 
+class Turn(NamedTuple):
+    """How places turn queries and keys: see :func:`turned`."""
+
+    cosine: Tensor
+    sine: Tensor
+    halves: bool = False
+
+
 @dataclass
 class Rows:
     """One stream between two blocks: states (B, n, D), modulation (B, 1 or n, 6, D), and how its places turn
@@ -29,7 +36,7 @@ class Rows:
 
     states: Tensor
     modulation: Tensor
-    turn: Callable[[Tensor], Tensor]
+    turn: Turn
 
 
 class Passed(NamedTuple):
@@ -39,7 +46,7 @@ class Passed(NamedTuple):
 
     states: tuple[Tensor | None, Tensor | None]
     modulations: tuple[Tensor | None, Tensor | None]
-    turns: tuple[Callable[[Tensor], Tensor] | None, Callable[[Tensor], Tensor] | None]
+    turns: tuple[Turn | None, Turn | None]
     context: Tensor
     mask: Tensor | Apart | None
     past: tuple[Tensor, Tensor] | None
@@ -131,7 +138,9 @@ class UniBlock(WanTransformerBlock):
         query, key, value = self._project(torch.cat(normed, 1))
         turns = [turn for turn in passed.turns if turn is not None]
         query, key = (
-            torch.cat([turn(part) for turn, part in zip(turns, each.split(lengths, 1), strict=True)], 1)
+            torch.cat(
+                [turned(part, *turn) for turn, part in zip(turns, each.split(lengths, 1), strict=True)], 1
+            )
             for each in (query, key)
         )
         kept = key, value

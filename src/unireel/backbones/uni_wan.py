@@ -11,7 +11,6 @@ called as such, without text, it computes exactly what diffusers' class does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -22,7 +21,7 @@ from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.normalization import FP32LayerNorm
 from torch import Tensor, nn
 
-from unireel.backbones.uni_block import Rows, TextFFN, UniBlock, turned
+from unireel.backbones.uni_block import Rows, TextFFN, Turn, UniBlock
 from unireel.backbones.uni_rows import Film, Memory, Seen, Words, who_reads_whom
 from unireel.backbones.wan import with_coordinates
 
@@ -183,7 +182,7 @@ class UniWanTransformer(WanTransformer3DModel):
         )
         cosine, sine = self.rope(latents)
         cosine, sine = cosine[..., 0::2], sine[..., 1::2]
-        return Rows(states, modulation, lambda each: turned(each, cosine, sine)), embedded
+        return Rows(states, modulation, Turn(cosine, sine)), embedded
 
     def _text_rows(self, words: Words) -> tuple[Rows, Tensor]:
         """The text's rows, and its time embedding (B, L, D)."""
@@ -210,7 +209,7 @@ class UniWanTransformer(WanTransformer3DModel):
         embedded = embedded.unflatten(0, time.shape)
         return embedded, projection(F.silu(embedded)).unflatten(2, (6, -1))
 
-    def _text_turn(self, places: Tensor) -> Callable[[Tensor], Tensor]:
+    def _text_turn(self, places: Tensor) -> Turn:
         released = self.config["positions"] == "released"
         if released:
             half = self.config["attention_head_dim"] // 2
@@ -221,7 +220,7 @@ class UniWanTransformer(WanTransformer3DModel):
             cosine = self.rope.freqs_cos[places + 1][..., 0::2]
             sine = -self.rope.freqs_sin[places + 1][..., 1::2]
         cosine, sine = cosine[:, :, None], sine[:, :, None]
-        return lambda each: turned(each, cosine, sine, halves=released)
+        return Turn(cosine, sine, released)
 
     def _video_out(self, states: Tensor, time: Tensor, latents: Tensor) -> Tensor:
         shift, scale = (self.scale_shift_table[:, None] + time[:, :, None]).unbind(2)

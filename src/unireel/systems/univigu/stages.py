@@ -208,6 +208,11 @@ class UniStage(Stage):
             ParameterRule("*", lr=self.config.shared_lr),
         ]
 
+    def compile(self) -> None:
+        """Compile the blocks; pages of every width share one compilation."""
+        for block in self.module["transformer"].blocks:
+            block.compile()
+
     def batch(self, index: int) -> dict[str, Tensor]:
         """See :meth:`~unireel.systems.univigu.lessons.Batches.batch`."""
         return self.batches.batch(index)

@@ -94,3 +94,55 @@ def test_runs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (one / "items.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match=r"line 1 of .* is not an item"):
         read_run(one)
+
+
+def test_results_of_vbench_are_compared_film_by_film(tmp_path: Path) -> None:
+    """As VBench wrote them; films of one prompt belong together."""
+    for name, better in (("a", 0.0), ("b", 0.2)):
+        films = [
+            {
+                "video_path": f"elsewhere/{name}/a cat {prompt}-{n}.mp4",
+                "video_results": 0.5 + better + n / 100,
+            }
+            for prompt in range(9)
+            for n in range(3)
+        ]
+        (tmp_path / name / "results").mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps({"model": name}))
+        path = tmp_path / name / "results" / "x_eval_results.json"
+        path.write_text(json.dumps({"color": [0.5, films], "scene": [0.5, films[:3]]}))
+    runs = [read_run(tmp_path / name) for name in "ab"]
+    found = compare_runs(*runs)
+    assert ([run.name for run in runs], found.shared) == (["a", "b"], 30)
+    rows = {row.name: row.paired for row in found.rows}
+    assert rows["color/score"].difference.value == pytest.approx(0.2)
+    assert rows["color/score"].test == "permutation"
+    assert rows["color/score"].p == pytest.approx(2 / 2**9, abs=0.002)
+    assert rows["scene/score"].p == 1  # one prompt alone says nothing
+    direct = compare_runs(*(read_run(tmp_path / name / "results" / "x_eval_results.json") for name in "ab"))
+    assert direct.rows == found.rows
+    (tmp_path / "a" / "results" / "x_eval_results.json").write_text('{"color": 0.5}')
+    with pytest.raises(UserError, match="no scores of single films"):
+        read_run(tmp_path / "a")
+
+
+def test_results_of_geneval_are_compared_image_by_image(tmp_path: Path) -> None:
+    for name, good in (("a", 2), ("b", 6)):
+        lines = [
+            {
+                "filename": f"elsewhere/{name}/{prompt:05d}/samples/{n:04d}.png",
+                "tag": "colors",
+                "prompt": f"prompt {prompt}",
+                "correct": prompt < good,
+            }
+            for prompt in range(8)
+            for n in range(4)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    found = compare_runs(*(read_run(tmp_path / f"{name}.jsonl") for name in "ab"))
+    (row,) = found.rows
+    assert (row.name, row.paired.first, row.paired.second) == ("colors/correct", 0.25, 0.75)
+    assert (row.paired.wins, row.paired.test) == (16, "permutation")
+    assert row.paired.p == pytest.approx(2 / 2**4, abs=0.02)
+    with pytest.raises(UserError, match="holds no evaluation"):
+        read_run(tmp_path)

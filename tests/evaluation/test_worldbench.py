@@ -62,6 +62,8 @@ def test_the_renderer_itself_is_right_in_every_category(plan: MakePlan, tmp_path
     assert found["qa/control/intact"].value == 1
     assert found["qa/control/blank"].value == 0  # it knows no film that is black
     assert found["qa/drop/blank"].value == 1
+    assert found["caption/control/intact"].value == found["caption/drop/blank"].value == 1
+    assert found["caption/control/blank"].value == 0
 
 
 def test_another_scene_is_at_the_level_of_chance(plan: MakePlan, tmp_path: Path) -> None:

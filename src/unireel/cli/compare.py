@@ -18,6 +18,7 @@ from unireel.cli.evaluate.output import (
 EPILOG = """examples:
   unireel compare worldbench/pocket-base-test-0 worldbench/my-model-test-0
   unireel compare runs/qa-base runs/qa-tuned --page compare.html --json compare.json
+  unireel compare runs/vbench-a runs/vbench-b          (also VBench's own result files, and GenEval's results.jsonl)
 
 Items are matched; what only one run has is left out. Right-or-wrong items are compared with McNemar's exact test, other
 scores and items that belong together (questions about one video) by permutation; p values are corrected for their
@@ -34,7 +35,9 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("first", type=Path, metavar="A", help="folder of an evaluation")
+    parser.add_argument(
+        "first", type=Path, metavar="A", help="folder of an evaluation, or results of VBench or GenEval"
+    )
     parser.add_argument("second", type=Path, metavar="B", help="and of another")
     add_page_option(parser)
     add_json_option(parser)

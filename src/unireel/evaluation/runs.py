@@ -57,14 +57,14 @@ class Comparison:
 
 
 def read_run(folder: Path) -> Run:
-    """Read the folder of an evaluation of any benchmark.
+    """Read the folder of an evaluation of any benchmark, or what VBench or GenEval wrote.
 
     Raises:
         UserError: it holds none.
     """
-    paths = sorted(folder.glob(ITEMS_OF_ALL))
+    paths = sorted(folder.glob(ITEMS_OF_ALL)) if folder.is_dir() else []
     if not paths:
-        raise UserError(f"{folder} holds no evaluation: it has no {ITEMS}")
+        return _of_results(folder)
     items: dict[Key, dict[str, Any]] = {}
     for path in paths:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -81,6 +81,53 @@ def read_run(folder: Path) -> Run:
             except (ValueError, TypeError):
                 raise UserError(f"{folder / name} is damaged") from None
     return Run(folder, about, items)
+
+
+def _of_results(path: Path) -> Run:
+    """The scores of single films in VBench's results (a folder, a file, a zip, or the ``results`` of a run of ours), or
+    of single images in GenEval's.
+
+    Raises:
+        UserError: they are neither, or have no scores of single items.
+    """
+    if path.is_file() and path.suffix == ".jsonl":
+        found = _images(path)
+    elif path.is_dir() and not (path / "results").is_dir() and not any(path.glob("*_eval_results.json")):
+        raise UserError(f"{path} holds no evaluation: it has no {ITEMS}, nor results of VBench")
+    else:
+        found = _films(path / "results" if (path / "results").is_dir() else path)
+    card = path / CARD
+    about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    return Run(path, about, {_key(each): each for each in found})
+
+
+def _films(path: Path) -> list[dict[str, Any]]:
+    from unireel.evaluation.vbench.results import read
+    from unireel.evaluation.vbench.uncertainty import prompt_of
+
+    found = [
+        {"part": dimension, "index": Path(film).name, "score": value, "video": prompt_of(film)}
+        for dimension, films in read([path]).films.items()
+        for film, value in films
+    ]
+    if not found:
+        raise UserError(f"{path} has no scores of single films, so it cannot be compared item by item")
+    return found
+
+
+def _images(path: Path) -> list[dict[str, Any]]:
+    from unireel.evaluation.geneval.summary import read_results
+
+    return [
+        {
+            "part": each.tag,
+            "index": "/".join(Path(each.file).parts[-3:]) or str(number),
+            "prompt": each.prompt,
+            "video": each.prompt,
+            "correct": each.correct,
+        }
+        for number, each in enumerate(read_results(path))
+    ]
 
 
 def _key(item: dict[str, Any]) -> Key:

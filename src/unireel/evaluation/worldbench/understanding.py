@@ -174,7 +174,11 @@ GROUPS = {
 
 
 class Captions(Task):
-    """Descriptions of films of the mixture: mean precision, recall and F1 of their facts over films."""
+    """Descriptions of films of the mixture: mean precision, recall and F1 of their facts over films.
+
+    ``caption/control/<name>``: F1 of what is said of the control films (of a quarter of the films), against the facts
+    of the original; "intact" is the film itself. ``caption/drop/<name>``: what the control costs.
+    """
 
     name = "caption"
     needs = "caption_many"
@@ -186,16 +190,33 @@ class Captions(Task):
         return CaptionItem(part, index, setting.scene(part, index))
 
     def run(self, model: Model, items: Sequence[CaptionItem], setting: Setting) -> list[Outcome]:
-        """Describe the films and compare facts."""
+        """Describe the films and, of every fourth, the control films, and compare facts."""
         films = [render(item.scene) for item in items]
-        said = model.caption_many(films, batch_size=self.batch_factor * setting.batch)
-        return [Outcome(_captioned(item, each.text)) for item, each in zip(items, said, strict=True)]
+        controlled = [number for number, item in enumerate(items) if item.index % CONTROL_EVERY == 0]
+        again = [change(films[number]) for number in controlled for change in CONTROLS.values()]
+        said = list(model.caption_many([*films, *again], batch_size=self.batch_factor * setting.batch))
+        records = [_captioned(item, each.text) for item, each in zip(items, said, strict=False)]
+        for place, number in enumerate(controlled):
+            own = said[len(items) + place * len(CONTROLS) :]
+            scene = items[number].scene
+            records[number]["controls"] = {
+                name: caption_score(each.text, scene).f1 for name, each in zip(CONTROLS, own, strict=False)
+            }
+        return [Outcome(record) for record in records]
 
     def scores(self, records: Mapping[str, Sequence[Record]]) -> dict[str, Score]:
-        """Means over films."""
+        """Means over films, and under the controls."""
         found = records.get("caption", ())
         names = ("precision", "recall", "f1") if found else ()
-        return {f"caption/{name}": mean([each[name] for each in found]) for name in names}
+        scores = {f"caption/{name}": mean([each[name] for each in found]) for name in names}
+        asked = [each for each in found if "controls" in each]
+        if asked:
+            scores["caption/control/intact"] = mean([each["f1"] for each in asked])
+            for name in CONTROLS:
+                values = [each["controls"][name] for each in asked]
+                costs = [each["f1"] - value for each, value in zip(asked, values, strict=True)]
+                scores[f"caption/control/{name}"], scores[f"caption/drop/{name}"] = mean(values), mean(costs)
+        return scores
 
     def exhibits(self, part: str, records: Sequence[Record], setting: Setting, films: Path) -> list[Exhibit]:
         """The worst captions, and the first perfect ones."""

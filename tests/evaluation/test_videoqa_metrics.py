@@ -169,3 +169,17 @@ def test_wu_palmer_from_wordnets_files(tmp_path: Path) -> None:
     assert (wordnet.similarity("dog", "xyz"), wordnet.similarity("xyz", "xyz")) == (0, 1)
     with pytest.raises(UserError, match=r"does not hold WordNet's index\.noun"):
         WordNet(tmp_path)
+
+
+def test_mlvus_figure_is_the_mean_of_its_tasks() -> None:
+    tasks = {"count": [True, False], "order": [True] * 8, "needle": [False]}
+    records = [
+        {"id": f"{kind}{n}", "video": f"{kind}{n}", "kind": kind, "choice": right}
+        for kind, found in tasks.items()
+        for n, right in enumerate(found)
+    ]
+    found = add_up(records, "choice", DATASETS["mlvu"])
+    assert found["choice"].value == pytest.approx(9 / 11)
+    assert found["choice/m-avg"].value == pytest.approx((0.5 + 1 + 0) / 3)
+    assert found["choice/m-avg"].n == 11
+    assert "choice/m-avg" not in add_up(records, "choice", DATASETS["videomme"])

@@ -56,7 +56,10 @@ VIDEOQA = {
         ("tgif-frameqa", "tgif_qa"),
         ("activitynet-qa", "activitynet_qa"),
     )
-} | {"videomme": Beside(("univid_table10",), {"choice": "video_mme"}, {})}
+} | {
+    "videomme": Beside(("univid_table10",), {"choice": "video_mme"}, {}),
+    "mlvu": Beside(("univid_table10",), {"choice/m-avg": "mlvu"}, {}),
+}
 """By the name of the data set."""
 
 

@@ -12,12 +12,14 @@ class Dataset:
     metric: what the benchmark's own papers report without a judge.
     kinds: names of the types of questions, by what stands in the file.
     groups: further figures, each over several types.
+    mean_of_types: the name of a further figure, the unweighted mean of the types' scores, where it is the official one.
     video: the name of a video's file (without suffix), ``{}`` standing for what the annotation calls the video.
     """
 
     metric: str = "exact"
     kinds: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mean_of_types: str = ""
     video: str = "{}"
 
 
@@ -39,5 +41,6 @@ DATASETS = {
     "next-oe": Dataset(metric="wups"),
     "videomme": Dataset(metric="choice"),
     "mvbench": Dataset(metric="choice"),
+    "mlvu": Dataset(metric="choice", mean_of_types="m-avg"),
 }
 """``any`` takes every format and names types as the file does."""

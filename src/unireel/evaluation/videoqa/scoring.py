@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unireel.evaluation.intervals import Score, clustered
+from unireel.evaluation.intervals import Score, averaged, clustered
 from unireel.evaluation.videoqa.datasets import Dataset
 from unireel.evaluation.videoqa.formats import Annotations, Problem, Question
 from unireel.evaluation.videoqa.metrics import Named, Value
@@ -85,6 +85,11 @@ def add_up(
         of_group = [(record, each) for record, each in kept if record["kind"] in members]
         if of_group:
             found[f"{name}/{group}"] = _score(of_group)
+    if dataset.mean_of_types and len(kinds) > 1:
+        apart = [[(record, each) for record, each in kept if record["kind"] == kind] for kind in kinds]
+        found[f"{name}/{dataset.mean_of_types}"] = averaged(
+            [([each for _, each in own], [record["video"] for record, _ in own]) for own in apart if own]
+        )
     return found
 
 

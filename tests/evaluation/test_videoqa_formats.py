@@ -1,6 +1,7 @@
 """The published formats of questions, answers and predictions: joined on ids, bad rows listed."""
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -194,7 +195,11 @@ def test_every_kind_of_bad_row_is_listed_and_none_is_fatal(tmp_path: Path) -> No
         ("PAR1....", "needs 'pip install pyarrow'"),
     ],
 )
-def test_files_of_other_kinds_are_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_files_of_other_kinds_are_refused(
+    tmp_path: Path, content: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     with pytest.raises(UserError, match=message):
         read_annotations(written(tmp_path / "q", content), None, ANY)
     with pytest.raises(UserError, match="cannot read"):

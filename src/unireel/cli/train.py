@@ -18,7 +18,7 @@ examples:
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add the ``train`` command."""
     listed = subparsers.add_parser("train", help="train a model from a recipe")
-    parser = _mixed(type(listed))(
+    parser = mixed(type(listed))(
         prog=listed.prog,
         description="Train a model from a recipe, or go on with a run that was stopped.",
         epilog=EPILOG,
@@ -49,7 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(run=run)
 
 
-def _mixed(base: type[argparse.ArgumentParser]) -> type[argparse.ArgumentParser]:
+def mixed(base: type[argparse.ArgumentParser]) -> type[argparse.ArgumentParser]:
     """A parser like ``base`` that takes options before, between and after the ``KEY=VALUE`` words.
 
     ``argparse`` ends an open list of words at the first option, and ``parse_intermixed_args`` is not for commands.

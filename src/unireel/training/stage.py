@@ -5,11 +5,14 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from unireel.data.features import Source
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class Stage(abc.ABC):
     def sequence_models(self) -> list[nn.Module]:
         """Models whose tokens may be split over processes, frozen ones included; by default those in ``module``."""
         return [each for each in self.module.modules() if getattr(each, "_cp_plan", None)]
+
+    @classmethod
+    def features(cls, config: Any) -> "tuple[Path, Source] | None":
+        """Where features of its data are cached and what they are made of, without building the stage; None if not."""
+        return None
 
     def report(self) -> list[str]:
         """Lines about the data that are shown before training starts; none by default."""

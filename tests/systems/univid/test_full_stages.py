@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, WanTransformer3DModel
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from unireel import training
@@ -114,6 +114,7 @@ def tiny_models() -> Models:
     }
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     text = UMT5EncoderModel(UMT5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
     vae = pocket_autoencoder(8, 8, 4, 1)
@@ -174,3 +175,51 @@ def test_exports_are_gone_on_with(data, material, tmp_path, monkeypatch):
             name.split(".")[0] for name, each in stage.module.named_parameters() if each.grad is not None
         }
         assert ("lora" in learning) == (phase != "semantic") and ("merger" in learning) == (phase != "mixing")
+
+
+def test_stage_one_learns_the_same_from_features(data, tmp_path, monkeypatch, capsys):
+    """The loss from a cache is the loss from films, for every draw of what is given, read and dropped."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    models = tiny_models()
+    monkeypatch.setattr(
+        full,
+        "loaded_encoders",
+        lambda _: (models.understanding, models.vae, models.text_encoder, models.tokenizer),
+    )
+    for name in ("bagel", "wan/vae", "wan/text_encoder", "wan/tokenizer"):
+        (tmp_path / name).mkdir(parents=True)
+    own = {**data, "empty": 0.3, "unread": 0.3, "batch_size": 3, "features": str(tmp_path / "features")}
+    own |= {"understanding": str(tmp_path / "bagel"), "decoder": str(tmp_path / "wan")}
+    recipe = tmp_path / "recipe.yaml"
+    stage = "unireel.systems.univid.stages:FullAlignment"
+    recipe.write_text(json.dumps({"stage": stage, "output": str(tmp_path), "steps": 1, "stage_config": own}))
+    assert main(["features", str(recipe)]) == 0
+    assert "3 made, 0 kept" in capsys.readouterr().out
+    made = []
+    for features, parts in (("", models), (own["features"], tiny_models())):
+        torch.manual_seed(0)
+        made.append(FullMaterial(FullConfig(**{**own, "features": features}), parts))
+    plain, cached = made
+    assert any("features of 3 films" in line for line in cached.report())
+    with torch.no_grad():
+        for each in (plain, cached):
+            gate = each.combiner.gate
+            assert gate is not None
+            gate.fill_(0.5)
+    drawn = set()
+    for index in range(8):
+        tasks = plain.films(index), cached.films(index)
+        losses = []
+        for material, task in zip((plain, cached), tasks, strict=True):
+            torch.manual_seed(index)
+            losses.append(film_loss(material, task)[0])
+        torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=0)
+        assert tasks[0].prompts == tasks[1].prompts and tasks[0].texts == tasks[1].texts
+        assert torch.equal(tasks[0].clean, tasks[1].clean)
+        drawn |= {
+            (bool(clean), bool(prompt))
+            for clean, prompt in zip(tasks[0].clean, tasks[0].prompts, strict=True)
+        }
+    assert len(drawn) == 4, "all four kinds of conditions were compared"
+    with pytest.raises(ValueError, match="which this stage trains"):
+        FullJointConfig(features="there")

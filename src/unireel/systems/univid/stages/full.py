@@ -8,34 +8,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from unireel.backbones.bagel import BagelModel, bagel_7b_config
-from unireel.backbones.bagel_files import flux_autoencoder
 from unireel.backbones.lora import FILE, Attention, add_lora, load_lora, save_lora
 from unireel.backbones.text import encode_text
-from unireel.backbones.understanding import BagelUnderstanding, Request, load_understanding
+from unireel.backbones.understanding import Request
 from unireel.backbones.vae import encode
 from unireel.backbones.wan import Prediction
-from unireel.backbones.wan_files import load_wan, wan_ti2v_5b
 from unireel.clip import Clip
 from unireel.data.cache import epoch_order
+from unireel.data.features import Item, Source
+from unireel.data.features.store import hash_of
 from unireel.data.world import to_pixels
 from unireel.errors import UserError
+from unireel.evaluation.fingerprint import fingerprint
 from unireel.systems.univid.conditioning import Conditioner
 from unireel.systems.univid.connector import Conditions, Connector
 from unireel.systems.univid.context import Combination, Condition, ContextCombiner
+from unireel.systems.univid.stages.cached import CachedConditioner, CachedFilms, FilmEncoder
 from unireel.systems.univid.stages.common import (
     AdaptationStage,
     AlignmentStage,
@@ -52,12 +54,10 @@ from unireel.systems.univid.stages.datasets import (
     read_dialogues,
     read_films,
 )
+from unireel.systems.univid.stages.full_models import SPACE, TIME, Models, loaded, loaded_encoders, planned
 from unireel.systems.univid.temperature import TemperatureAlignment, align
 
 FPS = 24
-SPACE, TIME = 16, 4
-"""Pixels and frames for a latent of Wan2.2's autoencoder."""
-
 UNDERSTOOD, COMBINER = "understanding.safetensors", "combiner.safetensors"
 
 
@@ -73,6 +73,8 @@ class FullConfig:
         films, film_folder, curation, most_films: OpenVid-1M's table, where its videos are, and which are taken.
         questions, answers, question_folder, most_questions: ActivityNet-QA (two files) or Video-ChatGPT (one).
         frames, height, width: of films that are made. question_frames: taken evenly from a film that is asked about.
+        features: folder of what ``unireel features`` has made of the films, or nothing to make it in every epoch; for
+            stage I, in which what makes them does not learn.
         given: share of films whose first frame is given. empty, unread: prompts dropped, see
             :class:`~unireel.systems.univid.stages.pocket.PocketConfig`.
     """
@@ -91,6 +93,7 @@ class FullConfig:
     film_folder: str = "OpenVid-1M"
     curation: Curation = field(default_factory=Curation)
     most_films: int = 0
+    features: str = ""
     questions: str = "activitynet-qa/train_q.json"
     answers: str = "activitynet-qa/train_a.json"
     question_folder: str = "activitynet"
@@ -126,67 +129,78 @@ class FullJointConfig(FullConfig):
 
     curriculum: Curriculum = field(default_factory=Curriculum)
 
-
-@dataclass
-class Models:
-    """What training starts from, whole or on the meta device; ``tokenizer`` is the text encoder's."""
-
-    understanding: BagelUnderstanding | None
-    bagel: BagelModel
-    transformer: nn.Module
-    vae: nn.Module
-    text_encoder: nn.Module
-    tokenizer: Any = None
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.features:
+            raise ValueError("'features' are of a frozen understanding model, which this stage trains")
 
 
-def planned() -> Models:
-    """All models as they are published, without weights."""
-    bagel = BagelModel(bagel_7b_config())
-    vae = AutoencoderKLWan(
-        base_dim=160,
-        decoder_base_dim=256,
-        z_dim=48,
-        is_residual=True,
-        in_channels=12,
-        out_channels=12,
-        patch_size=2,
-        scale_factor_spatial=SPACE,
-        latents_mean=[0.0] * 48,
-        latents_std=[1.0] * 48,
-    )
-    text = UMT5Config(
-        vocab_size=256384,
-        d_model=4096,
-        d_kv=64,
-        d_ff=10240,
-        num_layers=24,
-        num_heads=64,
-        feed_forward_proj="gated-gelu",
-    )
-    return Models(
-        None, bagel, wan_ti2v_5b(), nn.ModuleList([vae, flux_autoencoder()]), UMT5EncoderModel(text)
-    )
-
-
-def loaded(config: FullConfig) -> Models:
-    """All models with their weights, in bfloat16.
+def read_frames(config: FullConfig, path: Path) -> np.ndarray:
+    """The first frames (F, H, W, 3) uint8 of a film, as they are learned.
 
     Raises:
-        UserError: a folder is missing or holds another model.
+        UserError: it cannot be read, or is too short.
     """
-    understanding = load_understanding(config.understanding)
-    if not isinstance(understanding, BagelUnderstanding):
-        raise UserError(f"'{config.understanding}' is not BAGEL, whose ViT these stages train")
-    transformer, _ = load_wan(config.decoder)
-    folder = Path(config.decoder)
-    options = {"torch_dtype": torch.bfloat16, "local_files_only": True}
-    try:
-        vae = AutoencoderKLWan.from_pretrained(folder / "vae", **options)
-        text_encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", **options)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    return Models(understanding, understanding.model, transformer, vae.eval(), text_encoder.eval(), tokenizer)
+    size = (config.height, config.width)
+    clip = Clip.load(path, fps=FPS, end=config.frames / FPS, size=size, fit="crop")
+    if len(clip) < config.frames:
+        raise UserError(
+            f"'{path.name}' has {len(clip)} frames at {FPS} a second; {config.frames} are wanted (raise "
+            "curation.seconds or lower frames)"
+        )
+    return clip.frames[: config.frames]
+
+
+def text_states(
+    encoder: nn.Module, tokenizer: Any, longest: int, texts: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """States (B, L, 4096) of UMT5, padding zero, and their mask (B, L)."""
+    read = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(
+        next(encoder.parameters()).device
+    )
+    with torch.no_grad():
+        states = encode_text(encoder, read["input_ids"], read["attention_mask"])
+    return states, read["attention_mask"]
+
+
+def film_encoder(config: FullConfig, number: int) -> FilmEncoder:
+    """What makes the features of films in worker ``number``, on a device of its own where there are any."""
+    understanding, vae, text_encoder, tokenizer = loaded_encoders(config)
+    devices = torch.cuda.device_count()
+    device = torch.device("cuda", number % devices) if devices else torch.device("cpu")
+    if config.start_from:
+        bagel = understanding.model
+        parts = {"vit": bagel.vit_model.vision_model.encoder.layers[-LAST_BLOCKS:], "merger": bagel.connector}
+        nn.ModuleDict(parts).load_state_dict(load_file(Path(config.start_from) / UNDERSTOOD))
+    for module in (understanding.model, understanding.vae, vae, text_encoder):
+        if module is not None:
+            module.to(device).requires_grad_(False)
+    texts = partial(text_states, text_encoder, tokenizer, config.context_length // 2)
+    return FilmEncoder(understanding, vae, texts, partial(read_frames, config))
+
+
+def film_features(config: FullConfig) -> tuple[Path, Source] | None:
+    """Where features of films are, and what they are made of.
+
+    Raises:
+        UserError: the table cannot be read, or a model or a film is not there.
+    """
+    if not config.features:
+        return None
+    films = read_films(config.films, config.curation, config.most_films)
+    items = [Item(find_video(config.film_folder, each.video), each.caption) for each in films]
+    decoder = Path(config.decoder)
+    folders = [Path(config.understanding), *(decoder / name for name in ("vae", "text_encoder", "tokenizer"))]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder '{folder}'")
+    made_with: dict[str, Any] = {str(folder): fingerprint(folder) for folder in folders}
+    for name in ("frames", "height", "width", "context_length"):
+        made_with[name] = getattr(config, name)
+    if config.start_from:
+        made_with["start_from"] = hash_of(Path(config.start_from) / UNDERSTOOD)
+    digest = hashlib.sha256(json.dumps(list(made_with.values())).encode()).hexdigest()[:32]
+    return Path(config.features), Source(items, partial(film_encoder, config), digest, made_with)
 
 
 class FullMaterial:
@@ -212,7 +226,12 @@ class FullMaterial:
         for part in (self.parts()["vit"], self.parts()["merger"], self.parts()["lora"]):
             part.float()  # what is trained is kept in full precision
         self.aligned = align(self.transformer, config.alignment, reference=False)
-        self.conditioner = Conditioner(models.understanding, self.encode_texts, self.connector, self.combiner)
+        read_back = bool(config.features) and not is_planned
+        conditioner = CachedConditioner if read_back else Conditioner
+        self.conditioner = conditioner(models.understanding, self.encode_texts, self.connector, self.combiner)
+        self._cached = CachedFilms(
+            config.features, config.batch_size, config.given, config.empty, config.unread, config.data_seed
+        ) if read_back else None  # fmt: skip
         self._films: list[CaptionedFilm] | None = None
         self._dialogues: list[Dialogue] | None = None
 
@@ -238,36 +257,25 @@ class FullMaterial:
         }
 
     def frozen(self) -> Iterator[nn.Module]:
-        """All models."""
+        """All models; what is read back from features is not needed."""
         models = self.models
-        yield from (
-            models.bagel,
-            models.transformer,
-            models.vae,
-            models.text_encoder,
-            self.connector,
-            self.combiner,
-        )
+        yield from (models.transformer, self.connector, self.combiner)
+        if self._cached is not None:
+            return
+        yield from (models.bagel, models.vae, models.text_encoder)
         if models.understanding is not None and models.understanding.vae is not None:
             yield models.understanding.vae
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """States (B, L, 4096) of UMT5, padding zero, and their mask."""
-        device = next(self.models.text_encoder.parameters()).device
-        read = self.models.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.config.context_length // 2,
-            return_tensors="pt",
-        ).to(device)
-        with torch.no_grad():
-            states = encode_text(self.models.text_encoder, read["input_ids"], read["attention_mask"])
-        return states, read["attention_mask"]
+        own = self.models
+        return text_states(own.text_encoder, own.tokenizer, self.config.context_length // 2, texts)
 
     def films(self, index: int) -> FilmTask:
         """Films with captions; the given first frame is also what the understanding model sees."""
         own = self.config
+        if self._cached is not None:
+            return self._cached.task(index)
         if self.models.understanding is None:
             shape = (own.batch_size, 3, own.frames, own.height, own.width)
             return FilmTask(
@@ -285,19 +293,7 @@ class FullMaterial:
     ) -> tuple[str, str, np.ndarray | None, Tensor, bool]:
         own = self.config
         each = found[epoch_order(own.data_seed, len(found), number)]
-        clip = Clip.load(
-            find_video(own.film_folder, each.video),
-            fps=FPS,
-            end=own.frames / FPS,
-            size=(own.height, own.width),
-            fit="crop",
-        )
-        if len(clip) < own.frames:
-            raise UserError(
-                f"'{each.video}' has {len(clip)} frames at {FPS} a second; {own.frames} are wanted (raise "
-                "curation.seconds or lower frames)"
-            )
-        frames = clip.frames[: own.frames]
+        frames = read_frames(own, find_video(own.film_folder, each.video))
         clean, dropped = bool(random.random() < own.given), random.random()
         read = "" if dropped < own.empty + own.unread else each.caption
         prompt = "" if dropped < own.empty else each.caption
@@ -317,7 +313,9 @@ class FullMaterial:
         return errors.mean()
 
     def latents(self, data: Tensor) -> Tensor:
-        """Pixels through the autoencoder."""
+        """Pixels through the autoencoder; features are latents already."""
+        if self._cached is not None:
+            return data.float()
         return encode(self.models.vae, data.to(next(self.models.vae.parameters()).dtype)).float()
 
     def questions(self, index: int) -> list[tuple[Request, str]]:
@@ -370,6 +368,11 @@ class FullMaterial:
             f"a film of {own.frames} frames, {own.width}x{own.height}: {tokens} tokens of the decoder, "
             f"{own.context_length} of its context"
         )
+        if self._cached is not None:
+            cache = self._cached.cache
+            lines.append(
+                f"features of {len(cache)} films from '{own.features}', {cache.without} films have none"
+            )
         return [
             *lines,
             _checked("films", own.films, lambda: read_films(own.films, own.curation, own.most_films)),
@@ -407,6 +410,11 @@ class FullAlignment(_Full, AlignmentStage):
     """Stage I at full scale."""
 
     config_class = FullConfig
+
+    @classmethod
+    def features(cls, config: FullConfig) -> tuple[Path, Source] | None:
+        """What the understanding model, the text encoder and the autoencoder make of the films."""
+        return film_features(config)
 
 
 class FullAdaptation(_Full, AdaptationStage):

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
+from unireel.clip import Clip
 from unireel.errors import UserError
+from unireel.evaluation.comparison_page import page
 from unireel.evaluation.paired import compare_items, holm, mcnemar, permutation
 from unireel.evaluation.runs import compare_runs, read_run
 
@@ -146,3 +148,16 @@ def test_results_of_geneval_are_compared_image_by_image(tmp_path: Path) -> None:
     assert row.paired.p == pytest.approx(2 / 2**4, abs=0.02)
     with pytest.raises(UserError, match="holds no evaluation"):
         read_run(tmp_path)
+
+
+def test_edits_of_two_models_are_shown_side_by_side(tmp_path: Path) -> None:
+    for name, followed in (("a", False), ("b", True)):
+        film = np.full((3, 16, 16, 3), 200 if followed else 20, np.uint8)
+        item = {"id": "x/style", "part": "edit", "index": "x/style", "video": "x", "prompt": "make it bright"}
+        folder = made(tmp_path / name, [item | {"followed": followed, "seen": f"{name} looks so"}], name)
+        (folder / "samples" / "x").mkdir(parents=True)
+        Clip(film, 8).save(folder / "samples" / "x" / "style")
+    runs = [read_run(tmp_path / name) for name in "ab"]
+    found = page(*runs, compare_runs(*runs), "unireel compare a b")
+    assert found.count("data:image/webp") == 2 and 'alt="a"' in found
+    assert "make it bright" in found and "b: b looks so" in found

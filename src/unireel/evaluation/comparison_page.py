@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 from unireel.evaluation.page import Case, Picture, bar, document, gallery, made_by
+from unireel.evaluation.reports import preview
 from unireel.evaluation.runs import Comparison, Row, Run
 from unireel.evaluation.worldbench.ledger import FILMS
+
+SAMPLES = "samples"
+"""The folder of films that a model edited, by the items' ids."""
 
 SHOWN = 40
 """Items that the page shows of those on which the runs disagree."""
@@ -72,9 +77,15 @@ def _disagreements(first: Run, second: Run) -> Iterator[Case]:
 
 
 def _films(*made: tuple[Run, dict[str, Any]]) -> tuple[Picture, ...]:
-    """What the runs made of an item, as far as they kept the films."""
-    paths = [(run.name, run.folder / FILMS / str(item["film"])) for run, item in made if item.get("film")]
-    return tuple(Picture(path.read_bytes(), shows=name) for name, path in paths if path.is_file())
+    """What the runs made of an item, as far as they kept the films: in a picture, or as a film that they edited."""
+    found: list[Picture] = []
+    for run, item in made:
+        kept = run.folder / FILMS / str(item.get("film") or "")
+        if kept.is_file():
+            found.append(Picture(kept.read_bytes(), shows=run.name))
+        elif "id" in item and (shown := preview(run.folder / SAMPLES / str(item["id"]))) is not None:
+            found.append(replace(shown, shows=run.name))
+    return tuple(found)
 
 
 def _right(item: dict[str, Any]) -> bool | None:

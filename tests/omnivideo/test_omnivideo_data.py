@@ -157,6 +157,12 @@ def test_edits_can_begin_later(films):
     assert {each.task for each in mixed.batch(4)} == {"t2v", "v2v"}
 
 
+def test_films_can_begin_later(films):
+    mixed = mixture(films, films_from=4, pictures=0.5)
+    assert [mixed.group(index) for index in range(4)] == ["image"] * 4
+    assert {mixed.group(index) for index in (4, 5)} == {"image", "video"}
+
+
 def test_single_batches_have_one_task(films):
     mixed = mixture(films, mixed=False, pictures=0.0)
     tasks = [{each.task for each in mixed.batch(index)} for index in range(8)]
@@ -183,6 +189,14 @@ def test_thoughts_are_about_what_is_shown(films):
         assert bool(each.thought.caption) == (each.source is not None)
     assert any(each.text != each.thought.prompt for each in samples)
     assert dataclasses.replace(samples[0].thought, prompt="a star").prompt == "a star"
+
+
+def test_edits_are_told_what_changes_as_often_as_asked(films):
+    for share in (0.0, 1.0):
+        for sample in mixture(films, shares={"v2v": 1}, pictures=0.0, captions=share).batch(0):
+            assert bool(sample.caption) == bool(share)
+    samples = mixture(films, shares={"v2v": 1}, pictures=0.0, captions=0.5).batch(0)
+    assert 0 < sum(bool(each.caption) for each in samples) < len(samples)
 
 
 def test_impossible_mixtures(films):

@@ -11,9 +11,11 @@ import torch
 
 import unireel
 from unireel.backbones.vae import encode
+from unireel.backbones.wan import predict
 from unireel.clip import Clip
 from unireel.data.world import to_pixels
 from unireel.errors import UsageError, UserError
+from unireel.systems.omnivideo.context import Row
 from unireel.systems.omnivideo.guidance import FULL, NOTHING, SOURCE
 from unireel.systems.omnivideo.pipeline import OmniVideo
 from unireel.systems.omnivideo.settings import Budgets
@@ -91,7 +93,13 @@ def test_branches_drop_words_and_source(model, clip):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"route": "frames"}, {"route": "channels"}, {"profile": "released"}, {"segments": ("source", "text")}],
+    [
+        {"route": "frames"},
+        {"route": "channels"},
+        {"route": "channels", "editor": True, "told": "foreseen"},
+        {"profile": "released"},
+        {"segments": ("source", "text")},
+    ],
 )
 def test_the_other_ways_of_working(make_model, clip, settings):
     if settings.get("profile"):
@@ -103,6 +111,80 @@ def test_the_other_ways_of_working(make_model, clip, settings):
     if settings.get("route"):
         assert not same(edited, other.edit(clip, INSTRUCTION, source_guidance=3.0))
     assert len(other.generate(PROMPT)) == 17
+
+
+@pytest.mark.parametrize(
+    ("route", "editor", "prediction"), [("tokens", False, "data"), ("channels", True, "velocity")]
+)
+def test_an_open_gate_copies_and_a_closed_one_draws(make_model, route, editor, prediction):
+    model = make_model(route=route, copies=True, editor=editor)
+    network = model.editor if editor else model.transformer
+    model.decoder.prediction = prediction
+    context = model.assemble([Row(text=torch.randn(3, network.config["text_dim"]))] * 2)
+    state, source = torch.randn(2, 2, 4, 5, 12, 12)
+    times = torch.tensor([900.0, 400.0])
+    given = torch.tensor([True, False])
+    gate = network.proj_out.bias.data.view(-1, 5)[:, -1]
+    found = {}
+    with torch.no_grad():
+        for logit in (-30.0, 0.0, 30.0):
+            gate.fill_(logit)
+            drawn = model.decoder.draw(state, times, context, source, given)
+            assert drawn.copied.shape == (2, 1, 5, 12, 12)
+            torch.testing.assert_close(drawn.copied, torch.full_like(drawn.copied, logit))
+            found[logit] = drawn.output
+        alone = model.decoder.draw(state, times, context)
+    copied = source[0] if prediction == "data" else (state[0] - source[0]) / 0.9
+    torch.testing.assert_close(found[30.0][0], copied)
+    torch.testing.assert_close(found[0.0][0], (found[-30.0][0] + copied) / 2, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[30.0][1], found[-30.0][1])
+    assert alone.copied is None and alone.output.shape == state.shape
+    assert (found[-30.0][1] - alone.output[1]).abs().max() < 1e-4, "the editor starts as the decoder"
+
+
+def test_films_from_words_are_the_base_s(make_model, untrained):
+    settings = {"route": "channels", "copies": True, "editor": True, "words_only": True}
+    model, base = make_model(**settings), unireel.load(untrained)
+    with torch.no_grad():
+        for each in model.editor.parameters():
+            each.add_(1.0)
+    request, kind = Request(PROMPT), ["video"]
+    context = model.contexts([request], kind, [""], None, "", [FULL])[FULL]
+    states, _ = base.encode_prompt([PROMPT])
+    torch.testing.assert_close(context.tokens[0], states[0, : context.tokens.shape[1]])
+    state, times = torch.randn(1, 4, 5, 12, 12), torch.tensor([500.0])
+    with torch.no_grad():
+        wanted = predict(base.transformer, state, times, context.tokens)
+        torch.testing.assert_close(model.decoder.draw(state, times, context).output, wanted)
+
+
+def test_what_is_foreseen_is_said_to_the_decoder(make_model, clip, monkeypatch):
+    model = make_model(told="foreseen")
+    heard = []
+    monkeypatch.setattr(
+        model.mllm, "foresee", lambda request: heard.append(request.text) or "navy background."
+    )
+    one = model.edit(clip, INSTRUCTION)
+    assert heard == [INSTRUCTION]
+    assert same(one, model.edit(clip, INSTRUCTION, thought=Thought("", INSTRUCTION, "navy background.")))
+    assert not same(one, model.edit(clip, INSTRUCTION, extend=False))
+    assert len(heard) == 1
+
+
+def test_settings_and_parts_agree(make_model):
+    model = make_model(route="channels", copies=True, editor=True)
+    other = model.with_settings(replace(model.settings, editor=False, copies=False, route="tokens"))
+    assert (
+        other.editor is None and other.transformer.config["in_channels"] < model.editor.config["in_channels"]
+    )
+    again = other.with_settings(replace(other.settings, copies=True))
+    assert again.transformer.config["out_channels"] == 5
+    with pytest.raises(UsageError, match="cannot go back"):
+        again.with_settings(replace(again.settings, copies=False))
+    with pytest.raises(UsageError, match="cannot go back"):
+        again.with_settings(replace(again.settings, editor=True))
+    with pytest.raises(UsageError, match="do not say the same"):
+        OmniVideo(**model.components, **model.film_settings)
 
 
 def test_the_release_sees_the_first_frame_only(make_model, clip):

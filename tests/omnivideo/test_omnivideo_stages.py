@@ -13,6 +13,7 @@ import unireel
 from unireel.config import from_dict
 from unireel.data.cache import CacheConfig, build
 from unireel.errors import UsageError, UserError
+from unireel.systems.omnivideo.decoder import Drawn
 from unireel.systems.omnivideo.speech import Request
 from unireel.systems.omnivideo.stages import AlignmentStage, FlowStage, HeadsStage, flow
 from unireel.systems.omnivideo.stages.alignment import stretched
@@ -58,7 +59,7 @@ def test_flow_has_no_loss_for_the_truth(folders, monkeypatch, index):
         return (1 - time) * data + time * noise
 
     monkeypatch.setattr(flow, "interpolate", interpolate)
-    monkeypatch.setattr(stage.model.decoder, "output", lambda *_: seen["truth"])
+    monkeypatch.setattr(stage.model.decoder, "draw", lambda *_: Drawn(seen["truth"]))
     stage._watched = []
     _, logs = stage.loss(batch)
     assert all(float(each) == 0 for each in logs.values())
@@ -139,6 +140,87 @@ def test_ablations_are_settings(folders):
         assert trained == wanted
     with pytest.raises(UsageError, match=r"stage_config\.settings"):
         stage_of(FlowStage, folders, settings={"rout": "frames"})
+
+
+EDITOR = {"route": "channels", "copies": True, "editor": True, "words_only": True}
+EDITS_ONLY = {"shares": {"v2v": 1.0}, "pictures": 0.0}
+
+
+def test_the_gate_is_told_what_stays(folders, monkeypatch):
+    stage = stage_of(
+        FlowStage, folders, EDITS_ONLY, train=["editor"], settings=EDITOR, drop_source=0.0, clean_first=0.0
+    )
+    stage.model.decoder.prediction = "data"
+    batch = stage.batch(0)
+    alike = (batch["latents"] - batch["source"]).abs().amax(1, keepdim=True) < stage.config.alike
+    assert 0 < alike.float().mean() < 1
+    truth = torch.where(alike, 9.0, -9.0)
+    monkeypatch.setattr(
+        stage.model.decoder, "draw", lambda *_: Drawn(batch["latents"], truth, batch["latents"])
+    )
+    _, logs = stage.loss(batch)
+    assert float(logs["copying"]) < 1e-3 and float(logs["copied_right"]) == 1 and float(logs["v2v"]) == 0
+    monkeypatch.setattr(
+        stage.model.decoder, "draw", lambda *_: Drawn(batch["latents"], -truth, batch["latents"])
+    )
+    _, logs = stage.loss(batch)
+    assert float(logs["copying"]) > 5 and float(logs["copied_right"]) == 0
+
+
+def test_what_changes_weighs_more_than_what_stays(folders, monkeypatch):
+    stage = stage_of(
+        FlowStage,
+        folders,
+        EDITS_ONLY,
+        train=["editor"],
+        settings=EDITOR,
+        drop_source=0.0,
+        clean_first=0.0,
+        kept=0.0,
+    )
+    stage.model.decoder.prediction = "data"
+    batch = stage.batch(0)
+    alike = (batch["latents"] - batch["source"]).abs().amax(1, keepdim=True) < stage.config.alike
+    wrong = batch["latents"] + alike.float()
+    monkeypatch.setattr(stage.model.decoder, "draw", lambda *_: Drawn(wrong))
+    assert float(stage.loss(batch)[1]["v2v"]) == 0
+    monkeypatch.setattr(stage.model.decoder, "draw", lambda *_: Drawn(batch["latents"] + (~alike).float()))
+    changed = (~alike).flatten(1).any(1).float().mean()
+    assert float(stage.loss(batch)[1]["v2v"]) == pytest.approx(float(changed), abs=1e-4)
+
+
+def test_the_editor_alone_learns_and_only_where_it_is_told(folders, tmp_path):
+    stage = stage_of(
+        FlowStage,
+        folders,
+        EDITS_ONLY,
+        train=["adapter", "editor"],
+        settings=EDITOR,
+        tensors=["adapter.*", "editor.blocks.*", "editor.proj_out.*"],
+        low_rank={"editor.blocks.*.attn?.to_?": 2},
+        drop_visual=0.0,
+    )
+    loss, _ = stage.loss(stage.batch(0))
+    loss.backward()
+    learnt = {name for name, each in stage.module.named_parameters() if each.grad is not None}
+    assert any(name.startswith("adapter.") for name in learnt)
+    assert "editor.blocks.0.attn1.to_q.up" in learnt and "editor.blocks.0.attn1.to_q.weight" not in learnt
+    assert "editor.blocks.0.ffn.net.2.weight" in learnt
+    assert "editor.proj_out.weight" in learnt and "editor.patch_embedding.weight" not in learnt
+    assert all(each.grad is None for each in stage.model.transformer.parameters())
+    stage.export(tmp_path / "export")
+    model = unireel.load(tmp_path / "export")
+    assert model.settings.editor and not any(".up" in name for name in model.editor.state_dict())
+    assert any(".up" in name for name in stage.model.editor.state_dict()), "training goes on with factors"
+    with pytest.raises(UsageError, match="no trained part has parameters like 'nothing"):
+        stage_of(FlowStage, folders, tensors=["nothing.*"])
+
+
+def test_films_from_words_have_no_visual_tokens_if_words_are_all(folders):
+    mixture = {"shares": {"t2v": 1.0, "v2v": 1.0}, "pictures": 0.0}
+    stage = stage_of(FlowStage, folders, mixture, settings={"words_only": True}, drop_visual=0.0)
+    batch = stage.batch(0)
+    assert torch.equal(batch["visual"], batch["edits"]) and 0 < batch["edits"].float().mean() < 1
 
 
 def test_alignment_is_the_error_against_stretched_states(folders):

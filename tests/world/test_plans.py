@@ -1,7 +1,10 @@
 """Plans: complete, short enough, and read back to what they were made from."""
 
+from dataclasses import replace
+
 import pytest
 
+from unireel.world.edits import OPERATIONS, edit_for
 from unireel.world.facts import holds_in
 from unireel.world.language import (
     PLAN_WORDS,
@@ -9,6 +12,7 @@ from unireel.world.language import (
     in_order_of_mention,
     plan_for,
     plan_numbers,
+    plan_of_change,
     prompt_for,
     read_plan,
     unknown_words,
@@ -92,3 +96,31 @@ def test_objects_come_in_the_order_of_their_mention():
 )
 def test_what_is_no_plan_is_not_read_as_one(text):
     assert read_plan(text) is None
+
+
+def test_a_plan_of_a_change_says_what_differs_and_no_more():
+    star = Object("star", "red", "small", 14, 33)
+    ring = Object("ring", "blue", "large", 33, 14, (Event("jump", 3, 11, count=2, amount=8),))
+    scene = Scene((star, ring), "sand", size=48)
+
+    def changed(**changes) -> str:
+        return plan_of_change(scene, replace(scene, **changes))
+
+    assert changed() == ""
+    assert changed(background="navy", style="night") == "night style. navy background."
+    assert changed(objects=(replace(star, colour="blue"), ring)) == "small blue star at three seven."
+    assert changed(objects=(star, replace(ring, shape="cross"))) == "large blue cross at seven three."
+    assert changed(objects=(ring,)) == "no small red star at three seven."
+    assert changed(objects=(star,)) == "no large blue ring at seven three."
+    assert changed(objects=(star, replace(ring, events=()))) == "large blue ring at seven three stays still."
+    new = plan_of_change(replace(scene, objects=(star,)), scene)
+    assert new == "large blue ring at seven three jumps twice from two to seven."
+
+
+def test_plans_of_changes_are_in_the_vocabulary_and_short():
+    for operation in OPERATIONS:
+        for number in range(40):
+            edit = edit_for(sample_scene(3, number, "test", size=48), operation, number)
+            if edit:
+                said = plan_of_change(edit.source, edit.target)
+                assert said and not unknown_words(said) and len(words(said)) < 24

@@ -1,7 +1,7 @@
 """Omni-Video: one model that makes pictures and films, edits them, answers about them, and decides which is asked for.
 
 The base system's components (``vae``, ``text_encoder``, ``tokenizer``, ``transformer``, ``vlm``) and three of its own:
-``vision_head``, ``adapter``, ``visual_context``.
+``vision_head``, ``adapter``, ``visual_context``; where edits have a decoder of their own, also an ``editor``.
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
@@ -14,10 +14,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from diffusers import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
 from PIL import Image
 from torch import Tensor, nn
@@ -28,13 +29,14 @@ from unireel.clip import Clip
 from unireel.config import from_dict, to_dict
 from unireel.data.world import to_frames, to_pixels
 from unireel.errors import UsageError, UserError
+from unireel.hub import component
 from unireel.systems.base.answering import Answer
 from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, diffusers_callback
 from unireel.systems.omnivideo.building import EXTRA_WORDS, Sizes, new_parts
 from unireel.systems.omnivideo.chat import Conversation
 from unireel.systems.omnivideo.conditions import Conditioner, encode_texts
 from unireel.systems.omnivideo.context import Assembler, Context
-from unireel.systems.omnivideo.decoder import Decoder, widen
+from unireel.systems.omnivideo.decoder import Decoder, add_gate, editor_of, widen
 from unireel.systems.omnivideo.guidance import Guidance
 from unireel.systems.omnivideo.heads import ContextAdapter, VisionHead
 from unireel.systems.omnivideo.pocket_mllm import PocketMllm, add_tokens
@@ -61,11 +63,13 @@ class OmniVideo(BasePipeline):
             marks of :mod:`~unireel.systems.omnivideo.speech`.
         planner: language model that extends prompts to plans, see :meth:`extend`, or None; instructions stay as said.
         vision_head, adapter, visual_context: Omni-Video's own.
+        editor: decoder of edits, or None where ``transformer`` makes and edits.
         size, steps, guidance, shift, prediction, staged: as in the base system; how films are sampled from words.
         settings: everything else.
     """
 
     guidance_interval = None
+    _optional_components: ClassVar[list[str]] = ["planner", "editor"]
 
     def __init__(
         self,
@@ -85,6 +89,7 @@ class OmniVideo(BasePipeline):
         staged: bool = True,
         settings: Settings = USUAL,
         planner: Any = None,
+        editor: Any = None,
     ) -> None:
         super().__init__(
             vae,
@@ -100,16 +105,21 @@ class OmniVideo(BasePipeline):
             staged,
             planner,
         )
-        self.register_modules(vision_head=vision_head, adapter=adapter, visual_context=visual_context)
-        for module in (vision_head, adapter, visual_context):
-            module.eval()
+        self.register_modules(
+            vision_head=vision_head, adapter=adapter, visual_context=visual_context, editor=editor
+        )
+        for module in (vision_head, adapter, visual_context, editor):
+            if module is not None:
+                module.eval()
+        if settings.editor != (editor is not None):
+            raise UsageError("editor: the settings and the components do not say the same")
         self.settings = settings
         profile = profile_of(settings.profile)
         self.profile = profile
         self.mllm = PocketMllm(vlm, tokenizer, profile.first_frame_only)
         self.conditioner = Conditioner(text_encoder, vision_head, adapter, visual_context, settings.segments)
         self.assemble = Assembler(profile, vars(settings.budgets))
-        self.decoder = Decoder(transformer, prediction, settings.route)
+        self.decoder = Decoder(transformer, prediction, settings.route, settings.copies, editor)
 
     # Whole models
 
@@ -119,13 +129,18 @@ class OmniVideo(BasePipeline):
     ) -> OmniVideo:
         """An untrained model around ``base``, whose parts it takes over; the same for the same seed."""
         add_tokens(base.tokenizer, base.vlm, base.text_encoder, EXTRA_WORDS, seed)
-        if settings.route == "channels":
-            widen(base.transformer, seed)
+        editor = None
+        if settings.editor:
+            editor = editor_of(base.transformer, settings.route, settings.copies, seed)
         width = base.vlm.config.get_text_config().hidden_size
         positions = profile_of(settings.profile).positions
         parts = new_parts(width, base.transformer, sizes, positions, seed)
         new = dict(zip(PARTS, parts, strict=True))
-        return cls(**base.components, **new, **base.film_settings, settings=settings).to(base.device)
+        if editor is None:
+            _make_room(base.transformer, settings, seed)
+        return cls(**base.components, **new, **base.film_settings, settings=settings, editor=editor).to(
+            base.device
+        )
 
     @classmethod
     def from_pretrained(
@@ -138,17 +153,18 @@ class OmniVideo(BasePipeline):
         """
         folder = Path(folder)
         for name in PARTS:
-            if not (folder / name).is_dir():
+            if not component(folder, name).is_dir():
                 raise UserError(
                     f"'{folder}' is not a model of the system omnivideo: it has no folder '{name}'"
                 )
         base = BasePipeline.from_pretrained(folder, device, dtype)
         try:
-            parts = {
-                name: kind.from_pretrained(folder / name, torch_dtype=dtype or torch.float32)
-                for name, kind in PARTS.items()
-            }
             card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            kinds = PARTS | ({"editor": WanTransformer3DModel} if (folder / "editor").is_dir() else {})
+            parts: dict[str, Any] = {
+                name: kind.from_pretrained(component(folder, name), torch_dtype=dtype or torch.float32)
+                for name, kind in kinds.items()
+            }
         except (OSError, ValueError) as error:
             raise UserError(f"'{folder}' cannot be loaded: {str(error).splitlines()[0]}") from error
         settings = from_dict(Settings, card.get("omnivideo", {}))
@@ -158,7 +174,7 @@ class OmniVideo(BasePipeline):
         """Write every component as safetensors in ``dtype``, and the card ``unireel.json``."""
         folder = Path(folder)
         super().save_pretrained(folder, dtype)
-        for name in PARTS:
+        for name in (*PARTS, *(["editor"] if self.settings.editor else [])):
             part = getattr(self, name)
             before = next(part.parameters()).dtype
             # The library's own ``to`` warns of weights to keep in float32, of which there are none here.
@@ -170,12 +186,22 @@ class OmniVideo(BasePipeline):
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
     def with_settings(self, settings: Settings) -> OmniVideo:
-        """The same parts, set to something else; a decoder whose source is to come in as channels is widened."""
-        if settings.route == "channels" != self.settings.route:
-            widen(self.transformer)
-        elif self.settings.route == "channels" != settings.route:
-            raise UsageError("route: a decoder that was widened for a source's channels cannot go back")
-        return OmniVideo(**self.components, **self.film_settings, settings=settings)
+        """The same parts, set to something else; what source films newly come in by is made room for."""
+        own, parts = self.settings, dict(self.components)
+        if own.editor and not settings.editor:
+            parts["editor"] = None
+        elif settings.editor and not own.editor:
+            if own.copies or own.route == "channels":
+                raise UsageError(
+                    "editor: the decoder of a model that edits already cannot go back to words alone"
+                )
+            parts["editor"] = editor_of(self.transformer, settings.route, settings.copies)
+        elif (own.copies and not settings.copies) or (own.route == "channels" != settings.route):
+            raise UsageError("route, copies: a decoder that was widened for a source cannot go back")
+        else:
+            network = self.editor if settings.editor else self.transformer
+            _make_room(network, settings, known=own)
+        return OmniVideo(**parts, **self.film_settings, settings=settings)
 
     # Making
 
@@ -258,12 +284,14 @@ class OmniVideo(BasePipeline):
         progress: Progress | None = None,
         thought: Thought | None = None,
         negative: str = "",
+        extend: bool = True,
     ) -> Clip:
         """``clip``, a film or a picture, changed as ``instruction`` says; see :meth:`edit_many`."""
         thoughts = None if thought is None else [thought]
-        return self.edit_many(
-            [(clip, instruction)], [seed], steps, guidance, source_guidance, 1, progress, thoughts, negative
-        )[0]
+        options = {"progress": progress, "thoughts": thoughts, "negative": negative, "extend": extend}
+        return self.edit_many([(clip, instruction)], [seed], steps, guidance, source_guidance, 1, **options)[
+            0
+        ]
 
     def edit_many(
         self,
@@ -276,12 +304,15 @@ class OmniVideo(BasePipeline):
         progress: Progress | None = None,
         thoughts: Sequence[Thought | None] | None = None,
         negative: str = "",
+        extend: bool = True,
     ) -> list[Clip]:
         """Edited films of (film, instruction) pairs, all of the same length.
 
         Args:
             guidance, source_guidance: scales on the words and on the source; the model's own by default. A source
                 scale other than 1 costs a third pass a step.
+            extend: have the language model say what it expects to change, where no thought says it and the model's
+                settings have it so.
 
         Raises:
             UserError: an instruction is empty, too long, or has unknown words; a film has a length or shape that
@@ -301,7 +332,7 @@ class OmniVideo(BasePipeline):
             self._request("instruction", text, thought, film)
             for (_, text), thought, film in zip(pairs, thoughts, films, strict=True)
         ]
-        captions = [" ".join(words(thought.caption)) if thought else "" for thought in thoughts]
+        captions = self._changes(requests, thoughts, extend)
         sampling = self._sampling("i2i" if frames == 1 else "v2v", steps, guidance, source_guidance)
         made = self._batches(
             requests, captions, seeds, frames, sampling, negative, batch_size, progress, None
@@ -352,11 +383,10 @@ class OmniVideo(BasePipeline):
         noise = self._noise(len(requests), count, generator) if latents is None else latents
         if extend_prompt and source is None:
             requests = self._extended(requests, generator, placed=image is None)
+        captions = self._changes(requests, [None] * len(requests), extend_prompt and source is not None)
         first = None if image is None else self._encode_images(image, len(requests), num_videos_per_prompt)
         on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
-        state = self.latents(
-            requests, noise, sampling, negative=negative_prompt, first=first, on_step=on_step
-        )
+        state = self.latents(requests, noise, sampling, captions, negative_prompt, first, on_step)
         frames = self.decoded(state, output_type)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
@@ -424,6 +454,21 @@ class OmniVideo(BasePipeline):
     ) -> list[Request]:
         plans = self.extend([bare(each.text) for each in requests], generator, placed)
         return [replace(each, text=plan) for each, plan in zip(requests, plans, strict=True)]
+
+    def _changes(
+        self, requests: Sequence[Request], thoughts: Sequence[Thought | None], foresee: bool
+    ) -> list[str]:
+        """What the decoder is told each edited film will show where it changes: as thought, or else as foreseen."""
+        told = self.settings.told
+        foresee = foresee and told == "foreseen"
+        return [
+            " ".join(words(thought.caption))
+            if thought and told != "nothing"
+            else self.mllm.foresee(request)
+            if foresee and not thought
+            else ""
+            for thought, request in zip(thoughts, requests, strict=True)
+        ]
 
     def _sampling(
         self, task: Task, steps: int | None, guidance: float | None, source: float | None
@@ -543,8 +588,10 @@ class OmniVideo(BasePipeline):
             negative: stands for the words in branches without them.
         """
         own, lengths = self.conditioner, (self.settings.prompt_length, self.settings.caption_length)
-        states, mask = self.mllm.request_states(requests, kinds)
-        visual = own.adapted(own.visual_tokens(states, mask, kinds))
+        visual: list[Tensor | None] = [None] * len(requests)
+        if source is not None or not self.settings.words_only:
+            states, mask = self.mllm.request_states(requests, kinds)
+            visual = list(own.adapted(own.visual_tokens(states, mask, kinds)))
         prompts = [*(each.text for each in requests), negative, ""]
         texts = encode_texts(own, self.tokenizer, prompts, [*captions, "", ""], *lengths, self.device)
         avoided, empty = texts[-2], texts[-1]
@@ -563,7 +610,17 @@ def _no_marks(answer: Answer) -> Answer:
     return replace(answer, text="", reliable=False, note=note)
 
 
+def _make_room(
+    network: WanTransformer3DModel, settings: Settings, seed: int = 0, known: Settings = USUAL
+) -> None:
+    """Let a decoder, in place, take and copy source films as ``settings`` says, which it does as ``known`` says."""
+    if settings.route == "channels" != known.route:
+        widen(network, seed, network.config["out_channels"] - known.copies)  # type: ignore[index]
+    if settings.copies and not known.copies:
+        add_gate(network)
+
+
 def trained_parts(model: OmniVideo) -> dict[str, nn.Module]:
     """The parts of a model that training may change, by name."""
-    names = ("vlm", "text_encoder", "vision_head", "adapter", "visual_context", "transformer")
-    return {name: getattr(model, name) for name in names}
+    names = ("vlm", "text_encoder", "vision_head", "adapter", "visual_context", "transformer", "editor")
+    return {name: getattr(model, name) for name in names if getattr(model, name) is not None}

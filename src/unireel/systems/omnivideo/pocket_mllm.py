@@ -47,8 +47,11 @@ from unireel.systems.omnivideo.speech import (
 )
 from unireel.world.language.vocabulary import words
 
-ANSWER_TOKENS, THOUGHT_TOKENS = 128, 256
-"""Longest answer and thought, in words and marks."""
+ANSWER_TOKENS, THOUGHT_TOKENS, CHANGE_TOKENS = 128, 256, 48
+"""Longest answer, thought and foreseen change, in words and marks."""
+
+NO_INFERENCE = "nothing is hidden."
+"""The reasoning about a request that says directly what it means."""
 
 
 def add_tokens(
@@ -224,6 +227,21 @@ class PocketMllm(PocketUnderstanding):
         reasoning, rest = _split(ids, self._id(REWRITE))
         prompt, caption = _split(rest, self._id("<caption>"))
         return Thought(self._said(reasoning), self._said(prompt), self._said(caption))
+
+    def foresee(self, request: Request) -> str:
+        """What the edited film will show where it changes: the end of a thought about an instruction as it is said.
+
+        Empty if the model does not come to an end.
+        """
+        turn = self.thought_turn(request.text, None)
+        said = [
+            *self._words(NO_INFERENCE),
+            self._id(REWRITE),
+            *self._words(request.text),
+            self._id("<caption>"),
+        ]
+        spoken = self._hear(request, Turn(turn.ids + said, []), CHANGE_TOKENS)
+        return self._said(spoken.ids) if len(spoken.ids) < CHANGE_TOKENS else ""
 
     def embeddings(self, frames: np.ndarray) -> Tensor:
         """What the model's own ViT sees in films (B, F, H, W, 3): (B, tubes, D), the mean of each tube's tokens.

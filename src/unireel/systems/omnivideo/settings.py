@@ -33,7 +33,13 @@ class Settings:
     Attributes:
         profile: "paper" or "released", see :mod:`~unireel.systems.omnivideo.profile`.
         route: of source films, see :class:`~unireel.systems.omnivideo.decoder.Decoder`.
+        copies: whether a gate says what of a source film is copied.
+        editor: whether edits have a decoder of their own, so that what is made from words stays as it was.
         segments: of the context that are used.
+        words_only: whether films from words are made from words alone, as the base model makes them; visual tokens
+            then speak of edits only.
+        told: what the decoder of an edit is told will change: "nothing", what was "thought" in think mode, or else what
+            is "foreseen" by the language model.
         budgets: of the context.
         prompt_length, caption_length: words and marks of a text, with its end mark; prompts may be plans.
         t2i, i2i, v2v: how these tasks are sampled; as films are from words where None.
@@ -41,7 +47,11 @@ class Settings:
 
     profile: Literal["paper", "released"] = "paper"
     route: Route = "tokens"
+    copies: bool = False
+    editor: bool = False
     segments: tuple[str, ...] = SEGMENTS
+    words_only: bool = False
+    told: Literal["nothing", "thought", "foreseen"] = "thought"
     budgets: Budgets = field(default_factory=Budgets)
     prompt_length: int = TEXT_LENGTH
     caption_length: int = 129

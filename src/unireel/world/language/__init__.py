@@ -15,6 +15,7 @@ from unireel.world.language.plans import (
     in_order_of_mention,
     plan_for,
     plan_numbers,
+    plan_of_change,
     read_plan,
 )
 from unireel.world.language.prompts import Prompt, prompt_for
@@ -48,6 +49,7 @@ __all__ = [
     "parse_instruction",
     "plan_for",
     "plan_numbers",
+    "plan_of_change",
     "prompt_for",
     "questions_for",
     "read",

@@ -113,6 +113,35 @@ def beyond_first_frame(plan: str) -> str:
     return ". ".join(clauses)
 
 
+def plan_of_change(source: Scene, target: Scene) -> str:
+    """What a plan of ``target`` says where it differs from ``source``: what an edit leads to, without what it leaves.
+
+    The film's style and background if they change; of a new object its clause; of a changed one that and where it is at
+    first, and what it does only if that changes; of a removed one that there is none there. Empty if nothing changes.
+    """
+    said = [
+        f"{value} {name}"
+        for name, value, before in (
+            ("style", target.style, source.style),
+            ("background", target.background, source.background),
+        )
+        if value != before
+    ]
+    gone = len(source.objects) > len(target.objects)
+    for number, figure in enumerate(source.objects if gone else target.objects):
+        others = target.objects if gone else source.objects
+        other = others[number] if number < len(others) else None
+        if figure == other:
+            continue
+        clause = f"{figure.size} {figure.colour} {figure.shape} at {_place(figure.x, figure.y, source)}"
+        if gone:
+            said.append(f"no {clause}")
+            break
+        moves = other is None or other.events != figure.events
+        said.append(_clause(figure, target) if moves else clause)
+    return ". ".join(said) + "." if said else ""
+
+
 def read_plan(plan: str, size: int = 48, frames: int = CLIP_FRAMES) -> Scene | None:
     """The scene that ``plan`` describes, as far as tenths say; None if it is no plan.
 

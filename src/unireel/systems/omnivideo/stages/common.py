@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unireel.backbones.low_rank import add_low_rank, as_matrices
 from unireel.config import from_dict, to_dict
+from unireel.errors import UsageError
 from unireel.hub import load
 from unireel.systems.omnivideo.building import Sizes
 from unireel.systems.omnivideo.pipeline import OmniVideo, trained_parts
@@ -34,6 +37,10 @@ class OmniVideoConfig:
         settings: entries of :class:`~unireel.systems.omnivideo.settings.Settings` that replace the model's own.
         mixture: of the data.
         new_seed: of the new parts' weights.
+        tensors: shell-style patterns of the names of the parameters that learn, such as "editor.blocks.7.*"; of the
+            trained parts, what matches none stays as it is.
+        low_rank: ranks of what is learnt in linear layers whose names match a pattern, instead of whole matrices; see
+            :mod:`unireel.backbones.low_rank`.
     """
 
     start_from: str = "pocket/base"
@@ -41,6 +48,8 @@ class OmniVideoConfig:
     settings: dict[str, Any] = field(default_factory=dict)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     new_seed: int = 0
+    tensors: tuple[str, ...] = ("*",)
+    low_rank: dict[str, int] = field(default_factory=dict)
 
 
 class OmniVideoStage(Stage):
@@ -64,11 +73,16 @@ class OmniVideoStage(Stage):
         for part in trained_parts(self.model).values():
             part.requires_grad_(False)
         self.module = nn.ModuleDict(self.trains())
-        for part in self.module.values():
-            part.requires_grad_(True)
+        names = [name for name, _ in self.module.named_parameters()]
+        for pattern in config.tensors:
+            if not fnmatch.filter(names, pattern):
+                raise UsageError(f"stage_config.tensors: no trained part has parameters like '{pattern}'")
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(any(fnmatch.fnmatch(name, pattern) for pattern in config.tensors))
         self.model.vlm.model.visual.requires_grad_(
             False
         )  # what visual tokens are aligned to stays where it is
+        add_low_rank(self.module, config.low_rank, config.new_seed)
 
     def trains(self) -> dict[str, nn.Module]:
         """The parts that are trained, by name."""
@@ -97,7 +111,8 @@ class OmniVideoStage(Stage):
 
     def export(self, folder: Path) -> None:
         """Write the whole model."""
-        self.model.save_pretrained(folder)
+        with as_matrices(self.module):
+            self.model.save_pretrained(folder)
 
     def heard(self, samples: Sequence[Sample], index: int) -> dict[str, Tensor | None]:
         """Samples as the language model takes them, with the weights (B, n) of predicting what follows each film."""

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireel.backbones.text import tokenize
 from unireel.backbones.vae import decode
-from unireel.backbones.wan import MatmulAttention
+from unireel.backbones.wan import MatmulAttention, embed_times_by_frame
 from unireel.data.latents import autoencoder_digest
 from unireel.data.world import psnr, to_frames
 from unireel.errors import UsageError
@@ -32,7 +33,7 @@ from unireel.training.stage import ParameterRule
 CONTEXT_MULTIPLE = 128
 """Contexts of a training have lengths that are multiples of this: each length is compiled once."""
 
-Part = Literal["vision_head", "adapter", "visual_context", "transformer", "text_encoder"]
+Part = Literal["vision_head", "adapter", "visual_context", "transformer", "editor", "text_encoder"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class FlowConfig(OmniVideoConfig):
         looking: weight of the loss on where edits look: a small decoder learns very late to find, among some 200
             tokens of context, the source's token at its own place. Of films of the blocks ``looking_blocks`` the last
             head is told (supervised attention, arXiv 1609.04186), as the base system's generator is for words.
+        copying: weight of the loss on the gate, where there is one: latents of an edit that are its source's within
+            ``alike`` are to be copied. Above 0 the gate learns by nothing else, and what is drawn as if alone: mixed,
+            each would wait for the other.
+        kept: weight of the error of these latents beside that of 1 of what changes: most of a film stays.
     """
 
     train: tuple[Part, ...] = ("adapter", "visual_context")
@@ -59,6 +64,9 @@ class FlowConfig(OmniVideoConfig):
     uniform: float = 0.2
     looking: float = 0.1
     looking_blocks: tuple[int, ...] = (2, 5)
+    copying: float = 1.0
+    alike: float = 0.1
+    kept: float = 0.1
 
 
 class FlowStage(OmniVideoStage):
@@ -78,16 +86,19 @@ class FlowStage(OmniVideoStage):
         self.film_latents, self.edit_latents = self.mixture.latents(self.model.vae, digest)
         for group in self.mixture.groups:
             self._fits(group)
-        transformer = self.model.transformer
+        transformer = self._network
         for block in transformer.blocks:
             block.attn1.set_processor(MatmulAttention())
+        _, height, width = transformer.config["patch_size"]
+        rows, columns = self.film_latents.shape[-2:]
+        embed_times_by_frame(transformer, (rows // height) * (columns // width))
         last = transformer.config["num_attention_heads"] - 1
         if config.looking_blocks and max(config.looking_blocks) >= len(transformer.blocks):
             raise UsageError(
                 f"stage_config.looking_blocks: the decoder has blocks 0 to {len(transformer.blocks) - 1}"
             )
         looks = self.model.settings.route == "tokens" and config.looking > 0
-        self._watched = self.model.decoder.mask.watch(config.looking_blocks, last) if looks else []
+        self._watched = self.model.decoder.editor_mask.watch(config.looking_blocks, last) if looks else []
         self.module["uncertainty"] = Uncertainty(kinds=8)
         self._assemble = replace(
             self.model.assemble, multiple=CONTEXT_MULTIPLE if self.model.profile.masked else 1
@@ -101,9 +112,14 @@ class FlowStage(OmniVideoStage):
             ParameterRule("uncertainty*", lr=5.0, weight_decay=False, muon=False),
         ]
 
+    @property
+    def _network(self) -> Any:
+        """The decoder that edits."""
+        return self.model.editor or self.model.transformer
+
     def compile(self) -> None:
         """Compile the decoder's blocks, for each shape of a batch."""
-        for block in self.model.transformer.blocks:
+        for block in self._network.blocks:
             block.forward = torch.compile(block.forward, dynamic=False)
 
     def _needs(self, group: Kind) -> dict[str, int]:
@@ -173,7 +189,7 @@ class FlowStage(OmniVideoStage):
             "source": torch.from_numpy(source.astype(np.float32)),
             "given": edits & ~drop_source,
             "edits": edits,
-            "visual": ~drop_visual,
+            "visual": ~drop_visual & (edits | (not model.settings.words_only)),
             "text": ids,
             "text_mask": mask,
             "told": told,
@@ -185,8 +201,8 @@ class FlowStage(OmniVideoStage):
         return (self.edit_latents if sample.task in EDITS else self.film_latents)[sample.place]
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Squared error over latent frames that are not given, weighed by what is expected at its time, and where edits
-        look; also the plain mean squared error of each task."""
+        """Squared error over latent frames that are not given, weighed by what is expected at its time; the gate's
+        cross-entropy; and where edits look. Also the plain mean squared error of each task."""
         own, model = self.config, self.model
         data, clean = batch["latents"], batch["clean"]
         picture = data.shape[2] == 1
@@ -196,13 +212,16 @@ class FlowStage(OmniVideoStage):
         noise = torch.randn_like(data)
         state = interpolate(data, noise, per_frame[:, None, :, None, None])
         context = self._assemble(self._rows(batch, "image" if picture else "video"))
-        output = model.decoder.output(
-            state, 1000 * per_frame, context, batch["source"], batch["given"]
-        ).float()
+        drawn = model.decoder.draw(state, 1000 * per_frame, context, batch["source"], batch["given"])
+        apart = own.copying > 0 and drawn.drawn is not None
+        output = (drawn.drawn if apart else drawn.output).float()
         error = output - (velocity(data, noise) if model.decoder.prediction == "velocity" else data)
         wanted = torch.ones_like(per_frame)
         wanted[:, 0] = (~clean).float()
-        each = (error.square().mean(dim=(1, 3, 4)) * wanted).sum(1) / wanted.sum(1)
+        alike = (data - batch["source"]).abs().amax(1) < own.alike  # (B, T, h, w)
+        alike &= batch["given"].view(-1, 1, 1, 1)
+        weights = wanted[..., None, None] * torch.where(alike, own.kept, 1.0)
+        each = (error.square().mean(dim=1) * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3)).clamp_min(1e-6)
         logs: dict[str, Tensor | float] = {}
         for name, rows in (
             ("i2i" if picture else "v2v", batch["edits"]),
@@ -212,6 +231,13 @@ class FlowStage(OmniVideoStage):
                 logs[name] = each[rows].mean().detach()
         kind = batch["edits"].long() + 2 * clean + 4 * int(not picture)
         loss = self.module["uncertainty"](each, time, kind).mean()
+        if apart and drawn.copied is not None and batch["given"].any():
+            chosen = batch["given"].view(-1, 1, 1, 1) & (wanted > 0)[..., None, None].expand_as(alike)
+            logits, truth = drawn.copied[:, 0][chosen], alike[chosen].float()
+            copied = F.binary_cross_entropy_with_logits(logits, truth)
+            logs["copying"] = copied.detach()
+            logs["copied_right"] = ((logits > 0) == (truth > 0)).float().mean().detach()
+            loss = loss + own.copying * copied
         if self._watched and batch["given"].any():
             looked = torch.stack([_looked(watched.seen, batch["given"]) for watched in self._watched]).mean()
             logs["looking"] = looked.detach()

@@ -17,8 +17,16 @@ from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
 from unireel.data.edit_pairs import EditPairs, retimed_cache
 from unireel.data.indirect import indirect_for
 from unireel.data.latents import latents_of
+from unireel.systems.omnivideo.pocket_mllm import NO_INFERENCE
 from unireel.systems.omnivideo.speech import Kind, Thought
-from unireel.world.language import STATIC_TYPES, caption_for, plan_for, prompt_for, questions_for
+from unireel.world.language import (
+    STATIC_TYPES,
+    caption_for,
+    plan_for,
+    plan_of_change,
+    prompt_for,
+    questions_for,
+)
 from unireel.world.scene import CLIP_FRAMES, FPS
 
 Task = Literal["t2v", "v2v", "t2i", "i2i", "question", "caption", "think"]
@@ -46,10 +54,12 @@ class MixtureConfig:
         mixed: whether the tasks of a group share its batches; else each batch has one task, as the ablation has it.
         plans: share of prompts for new pictures and films that are plans (:mod:`unireel.world.language.plans`), as the
             planner extends them.
+        films_from: the batch from which films take part: before, all are pictures, which cost a fifth.
         editing_from: the batch from which edits take part: the first sub-stage makes only.
         indirect: share of prompts and instructions of "think" that are said indirectly; the others need no inference.
-        captions: share of batches whose edits' texts are followed by what the edited film shows, as think mode predicts
-            it.
+        captions: share of edits whose texts are followed by what the edited film shows where it changes, as think mode
+            predicts it.
+        thought_edits: share of "think" that is about edits.
         data_seed: of everything random.
     """
 
@@ -65,9 +75,11 @@ class MixtureConfig:
     shares: dict[str, float] = field(default_factory=lambda: {"t2v": 1.0, "v2v": 1.0, "t2i": 1.0, "i2i": 1.0})
     mixed: bool = True
     plans: float = 0.8
+    films_from: int = 0
     editing_from: int = 0
     indirect: float = 0.8
     captions: float = 0.3
+    thought_edits: float = 0.5
     data_seed: int = 7
 
     def __post_init__(self) -> None:
@@ -98,7 +110,7 @@ class Sample:
         thought: of "think".
         place: number of the film (of the edit, for edits) that is to be made, -1 if nothing is.
         origin: number of an edit's source film, -1 elsewhere.
-        caption: what the edited film shows; empty if it is not told.
+        caption: what the edited film shows where it changes; empty if it is not told.
     """
 
     task: Task
@@ -134,6 +146,8 @@ class Mixture:
         """Whether batch ``index`` is of films or of pictures."""
         if len(self.groups) == 1:
             return self.groups[0]
+        if index < self.config.films_from:
+            return "image"
         share = self.config.pictures
         return "image" if int((index + 1) * share) > int(index * share) else "video"
 
@@ -158,19 +172,16 @@ class Mixture:
         tasks = self.tasks(group, index)
         chosen = random.choice(list(tasks), self.size(group) if own.mixed else 1, p=list(tasks.values()))
         chosen = np.resize(chosen, self.size(group))
-        told = random.random() < own.captions
         return [
-            self.sample(str(task), group, index * len(chosen) + number, random, told)  # type: ignore[arg-type]
+            self.sample(str(task), group, index * len(chosen) + number, random)  # type: ignore[arg-type]
             for number, task in enumerate(chosen)
         ]
 
-    def sample(
-        self, task: Task, group: Kind, position: int, random: np.random.Generator, told: bool = False
-    ) -> Sample:
-        """A sample of ``task`` from an endless shuffled sequence; ``told`` gives edits their captions."""
+    def sample(self, task: Task, group: Kind, position: int, random: np.random.Generator) -> Sample:
+        """A sample of ``task`` from an endless shuffled sequence."""
         seed = int(random.integers(2**31))
-        if task in EDITS or (task == "think" and random.random() < 0.5):
-            return self._edit(task, group, position, seed, told, random)
+        if task in EDITS or (task == "think" and random.random() < self.config.thought_edits):
+            return self._edit(task, group, position, seed, random)
         place = epoch_order(self.config.data_seed, self.count, position)
         scene = self.seen.scene(place)
         frames = self._shown(place, group)
@@ -184,32 +195,32 @@ class Mixture:
         prompt = prompt_for(scene, seed).text
         if task == "think":
             found = indirect_for(prompt, scene, seed) if random.random() < self.config.indirect else None
-            said, why = (found.text, found.reasoning) if found else (prompt, "nothing is hidden.")
+            said, why = (found.text, found.reasoning) if found else (prompt, NO_INFERENCE)
             return Sample(task, said, None, thought=Thought(why, prompt))
         if random.random() < self.config.plans:
             prompt = plan_for(scene, random.permutation(len(scene.objects)).tolist())
         return Sample(task, prompt, place=place)
 
-    def _edit(
-        self, task: Task, group: Kind, position: int, seed: int, told: bool, random: np.random.Generator
-    ) -> Sample:
+    def _edit(self, task: Task, group: Kind, position: int, seed: int, random: np.random.Generator) -> Sample:
         assert self.edits is not None
         place = epoch_order(self.config.data_seed + 1, len(self.edits), position)
-        pair, target = self.edits.pairs[place], self.edits.scene(place)
+        pair = self.edits.pairs[place]
+        source = self.seen.scene(pair.source)
+        change = plan_of_change(source, self.edits.scene(place))
         frames = self._shown(pair.source, group)
         if task == "think":
             wanted = random.random() < self.config.indirect
-            found = indirect_for(pair.instruction, self.seen.scene(pair.source), seed) if wanted else None
-            said, why = (found.text, found.reasoning) if found else (pair.instruction, "nothing is hidden.")
-            thought = Thought(why, pair.instruction, caption_for(target))
-            return Sample(task, said, frames, thought=thought)
+            found = indirect_for(pair.instruction, source, seed) if wanted else None
+            said, why = (found.text, found.reasoning) if found else (pair.instruction, NO_INFERENCE)
+            return Sample(task, said, frames, thought=Thought(why, pair.instruction, change))
+        told = random.random() < self.config.captions
         return Sample(
             task,
             pair.instruction,
             frames,
             place=place,
             origin=pair.source,
-            caption=caption_for(target) if told else "",
+            caption=change if told else "",
         )
 
     def _shown(self, place: int, group: Kind) -> np.ndarray:

@@ -199,9 +199,11 @@ def test_every_weight_has_a_gradient_and_only_what_is_asked_counts(make, shares,
     assert not any(each.grad is not None for each in stage.vae.parameters())
 
 
-def test_it_learns_and_the_next_stage_goes_on(make, tmp_path):
+def test_it_learns_and_the_next_stage_goes_on(make, tmp_path, monkeypatch):
     stage = make(understand=1.0, pair=0.0, film=0.0, shared_lr=1.0)
     batch = quietly(stage, 0)
+    data = stage._latents(batch["pixels"])
+    monkeypatch.setattr(stage, "_latents", lambda pixels: data)  # once is enough
     optimizers = Optimizers(stage.module, OptimizerConfig("adamw", lr=2e-2), stage.parameter_groups())
     losses = []
     for _ in range(20):

@@ -15,8 +15,11 @@ from unireel.cli.options import (
 )
 from unireel.errors import UsageError
 
-EPILOG = """example:
-  unireel imagine "a red star jumps" -o star.mp4 --model my-univigu
+MODEL = "pocket/univigu"
+
+EPILOG = """examples:
+  unireel imagine "a red star jumps" -o star.mp4
+  unireel imagine "a red star jumps" -o star.mp4 --model my-univigu --text-steps 32 --json
 """
 
 
@@ -37,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         help="the description's sampling steps (default: as many as the film's)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, model=MODEL)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ COMPONENTS = {
 }
 SETTINGS = (
     *FILM_SETTINGS,
-    *("formulation", "caption_slots", "answer_slots", "text_steps", "text_guidance", "churn"),
+    *("formulation", "caption_slots", "answer_slots", "text_steps", "text_guidance", "text_shift", "churn"),
 )
 
 
@@ -75,7 +75,8 @@ class UniViguPipeline(BasePipeline):
         caption_slots, answer_slots: room for a description and for an answer, in words and marks.
         text_steps: evaluations for a text about a film; 0 is one for each word.
         text_guidance: by the film for texts about one, by the prompt for texts made with one.
-        churn: of texts made with a film, see :class:`~unireel.systems.univigu.pairs.PairSampling`.
+        text_shift, churn: of texts made with a film, see :class:`~unireel.systems.univigu.pairs.PairSampling`; a shift
+            above the film's lets the words wait for the film.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -97,6 +98,7 @@ class UniViguPipeline(BasePipeline):
         answer_slots: int = 6,
         text_steps: int = 0,
         text_guidance: float = 1.0,
+        text_shift: float = 1.0,
         churn: float = 0.5,
         planner: Qwen2ForCausalLM | None = None,
     ) -> None:
@@ -258,6 +260,7 @@ class UniViguPipeline(BasePipeline):
             film_guidance=self.config["guidance"] if guidance is None else guidance,
             text_guidance=self.config["text_guidance"],
             film_shift=self.config["shift"],
+            text_shift=self.config["text_shift"],
             prediction=self.config["prediction"],
             churn=self.config["churn"],
         )

@@ -5,16 +5,18 @@
 
 The plain loop encodes each batch's films with the autoencoder, computes in float32 with diffusers' attention, and steps
 torch's AdamW as it comes. Ours reads cached latents, computes under bfloat16 autocast with attention as products of
-matrices, steps the fused AdamW, and with --compile has its blocks compiled, as recipes/pocket/generator.yaml does.
+matrices, clips all gradients at once, steps the fused AdamW, and with --compile has its blocks compiled, as
+recipes/pocket/generator.yaml does.
 Prints films a second, and the median ratio with its quartiles.
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 
 import argparse
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,15 +25,20 @@ import unireel
 from unireel.backbones.vae import encode
 from unireel.backbones.wan import MatmulAttention, predict
 from unireel.bench.measure import Contestant, Stopwatch, race, ratio
+from unireel.training.distributed import Parallel, clip_gradients
 from unireel.training.precision import autocast, resolve
 
 PLAIN, OURS = "plain loop", "unireel"
 
 
 def step(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, precision: str
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    precision: str,
+    clip: Callable[[list[torch.nn.Parameter]], Tensor],
 ) -> Callable[[Tensor], Tensor]:
     """One update by flow matching on the given latents (B, C, T, h, w); returns the loss."""
+    parameters = list(model.parameters())
     text = torch.randn(1, 50, model.config["text_dim"])
 
     def update(data: Tensor) -> Tensor:
@@ -41,7 +48,7 @@ def step(
             output = predict(model, state, 1000 * time, text.expand(len(data), -1, -1))
             loss = (output.float() - data).square().mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        clip(parameters)
         optimizer.step()
         optimizer.zero_grad()
         return loss.detach()
@@ -67,9 +74,12 @@ def main() -> None:
     fast.set_attn_processor(MatmulAttention())
     if args.compile:
         fast.compile_repeated_blocks(dynamic=False)
-    slow_step = step(plain, torch.optim.AdamW(plain.parameters(), lr=1e-4), "fp32")
+    slow = torch.optim.AdamW(plain.parameters(), lr=1e-4)
+    slow_step = step(plain, slow, "fp32", partial(torch.nn.utils.clip_grad_norm_, max_norm=1.0))
+    alone = Parallel(0, 1, torch.device("cpu"), sharded=False)
     precision = resolve("auto", torch.device("cpu"))
-    fast_step = step(fast, torch.optim.AdamW(fast.parameters(), lr=1e-4, fused=True), precision)
+    fused = torch.optim.AdamW(fast.parameters(), lr=1e-4, fused=True)
+    fast_step = step(fast, fused, precision, partial(clip_gradients, limit=1.0, parallel=alone))
 
     def run_plain(number: int, watch: Stopwatch) -> Tensor:
         with watch.stage("encode"):

@@ -157,7 +157,7 @@ def test_edits_of_two_models_are_shown_side_by_side(tmp_path: Path) -> None:
         folder = made(tmp_path / name, [item | {"followed": followed, "seen": f"{name} looks so"}], name)
         (folder / "samples" / "x").mkdir(parents=True)
         Clip(film, 8).save(folder / "samples" / "x" / "style")
-    runs = [read_run(tmp_path / name) for name in "ab"]
-    found = page(*runs, compare_runs(*runs), "unireel compare a b")
+    one, two = (read_run(tmp_path / name) for name in "ab")
+    found = page(one, two, compare_runs(one, two), "unireel compare a b")
     assert found.count("data:image/webp") == 2 and 'alt="a"' in found
     assert "make it bright" in found and "b: b looks so" in found

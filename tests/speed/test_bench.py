@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import unireel
-from unireel.bench import dit, measure, pocket
+from unireel.bench import ask, dit, measure, pocket
 from unireel.bench.report import picture, summarise, table
 from unireel.cli.main import main
 
@@ -79,11 +79,31 @@ def test_contestants_take_the_same_step() -> None:
     assert narrow.weights < exact.weights == ours.weights
 
 
+def test_contestants_say_the_same() -> None:
+    """transformers' own generate, in float32, against our search in its cache."""
+    pipeline = unireel.load("pocket/base", device="cpu")
+    exact, _, ours = contestants = ask.contestants(pipeline)
+    results = measure.race(contestants, 1, "cpu")
+    for runs in results.values():
+        assert runs.seconds.keys() == {measure.WHOLE, ask.PREFILL, ask.WORDS}
+        assert sum(runs.median(stage) for stage in (ask.PREFILL, ask.WORDS)) <= runs.median()
+    said = results[exact.name].outcome
+    assert said is not None and torch.equal(said, results[ours.name].outcome)
+    assert 10 < ask.words_said(said) < ask.MOST
+    work = measure.operations(exact, ask.PREFILL)
+    found = summarise(contestants, results, {"float32": 1e9, "bfloat16": 1e9}, work, "cpu", "a caption",
+                      ask.PREFILL, ask.words_said)  # fmt: skip
+    row = found["contestants"][ours.name]
+    assert row["tokens_per_second"] == pytest.approx(ask.words_said(said) / row["seconds"][ask.WORDS])
+    assert "tokens/s" in table(found) and "prefill" in picture(found)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("--shape wan9", "there is no model 'wan9' to bench"),
         ("--layers 2", "are for shapes"),
+        ("--ask --compile", "--ask is for pocket/base"),
         ("--shape wan2.1-1.3b --latents 2x3", "is not a size like 21x60x104"),
         ("--shape wan2.1-1.3b --latents 2x3x4", "cut into patches of 2x2"),
         ("--picture x.png", "the picture is an .svg"),

@@ -169,11 +169,11 @@ class Operations(Stopwatch):
 
 
 @torch.no_grad()
-def operations(contestant: Contestant) -> int:
-    """Of a contestant's stage "denoise" in one run."""
+def operations(contestant: Contestant, stage: str = "denoise") -> int:
+    """Of one of a contestant's stages in one run."""
     counter = Operations()
     contestant.run(0, counter)
-    return counter.counts["denoise"]
+    return counter.counts[stage]
 
 
 @torch.no_grad()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from torch import Tensor
 
 from unireel.bench.measure import WHOLE, Clock, Contestant, Runs, difference, ratio
 
@@ -23,6 +24,8 @@ def summarise(
     operations: int,
     clock: Clock,
     subject: str,
+    stage: str = "denoise",
+    tokens: Callable[[Tensor], int] | None = None,
 ) -> dict[str, Any]:
     """Everything measured, in seconds, bytes and operations a second.
 
@@ -31,6 +34,8 @@ def summarise(
         operations: of one run of the first contestant, which the others' rates refer to too: who leaves out work
             that changes nothing gets no smaller number of operations for it.
         subject: what was run.
+        stage: the one whose operations they are.
+        tokens: how many of an outcome are said in the stage "words", for models that say something.
     """
     exact = results[contestants[0].name].outcome
     assert exact is not None
@@ -38,7 +43,7 @@ def summarise(
     for each in contestants:
         runs = results[each.name]
         assert runs.outcome is not None
-        speed = operations / runs.median("denoise")
+        speed = operations / runs.median(stage)
         rows[each.name] = {
             "seconds": {stage: runs.median(stage) for stage in runs.seconds},
             "rounds": runs.seconds,
@@ -49,11 +54,15 @@ def summarise(
             "format": each.rate,
             "difference": difference(runs.outcome, exact),
         }
+        if tokens is not None:
+            rows[each.name]["tokens_per_second"] = tokens(runs.outcome) / runs.median("words")
         if each.name != OURS:
             rows[each.name]["ratio"] = {
-                stage: dict(zip(("median", "low", "high"), ratio(runs, results[OURS], stage), strict=True))
-                for stage in runs.seconds
-                if stage in results[OURS].seconds
+                each_stage: dict(
+                    zip(("median", "low", "high"), ratio(runs, results[OURS], each_stage), strict=True)
+                )
+                for each_stage in runs.seconds
+                if each_stage in results[OURS].seconds
             }
     return {
         "subject": subject,
@@ -84,7 +93,8 @@ def table(summary: Mapping[str, Any]) -> str:
     ]
     times = [f"{stage} s" for stage in (*stages, WHOLE)]
     header = ["", *times, "unireel is x faster", "GFLOP/s", "of peak", "weights MiB", "peak + MiB", "differs"]
-    body = [header]
+    says = "tokens_per_second" in next(iter(rows.values()))
+    body = [[*header, "tokens/s"] if says else header]
     for name, row in rows.items():
         seconds = [f"{row['seconds'][stage]:.3f}" for stage in (*stages, WHOLE)]
         times = row.get("ratio", {}).get(WHOLE)
@@ -92,15 +102,22 @@ def table(summary: Mapping[str, Any]) -> str:
         body.append([
             name, *seconds, gain, f"{row['operations_per_second'] / 1e9:.0f}", f"{row['share_of_machine']:.0%}",
             f"{row['weights'] / 2**20:.1f}", f"{row['memory_beyond_weights'] / 2**20:.0f}", f"{row['difference']:.1e}",
+            *([f"{row['tokens_per_second']:.0f}"] if says else []),
         ])  # fmt: skip
-    widths = [max(len(line[column]) for line in body) for column in range(len(header))]
+    widths = [max(len(line[column]) for line in body) for column in range(len(body[0]))]
     for line in body:
         lines.append("  ".join(cell.ljust(width) if not column else cell.rjust(width)
                                for column, (cell, width) in enumerate(zip(line, widths, strict=True))))  # fmt: skip
     return "\n".join(lines)
 
 
-COLOURS = {"text": "#c9a227", "denoise": "#3b6ea5", "decode": "#7a9e7e"}
+COLOURS = {
+    "text": "#c9a227",
+    "denoise": "#3b6ea5",
+    "decode": "#7a9e7e",
+    "prefill": "#8e5ea2",
+    "words": "#c26d5c",
+}
 REST = "#b0b0b0"
 
 
@@ -127,7 +144,12 @@ def picture(summary: Mapping[str, Any]) -> str:
         gain = f" ({times['median']:.2f} times unireel's)" if times else ""
         parts.append(f'<text x="{x + 6:.1f}" y="{top + 17}">{row["seconds"][WHOLE]:.3f} s{gain}</text>')
     below = 40 + len(rows) * (bar + 14) + 12
-    for number, (stage, colour) in enumerate({**COLOURS, "rest": REST}.items()):
+    met = {
+        stage: colour
+        for stage, colour in COLOURS.items()
+        if any(stage in row["seconds"] for row in rows.values())
+    }
+    for number, (stage, colour) in enumerate({**met, "rest": REST}.items()):
         parts.append(f'<rect x="{left + 90 * number}" y="{below}" width="12" height="12" fill="{colour}"/>')
         parts.append(f'<text x="{left + 90 * number + 18}" y="{below + 11}">{stage}</text>')
     return (

@@ -1,4 +1,4 @@
-"""``unireel bench``: side by side with stock diffusers on the same weights, in turns, in one run."""
+"""``unireel bench``: side by side with stock diffusers and transformers on the same weights, in turns, in one run."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ POCKET = "pocket/base"
 EPILOG = """examples:
   unireel bench                                         films of pocket/base, end to end
   unireel bench --shape wan2.1-1.3b --layers 2 --latents 2x60x104
+  unireel bench --ask                                   captions by pocket/base, beside transformers
   unireel bench --json bench.json --picture bench.svg
 """
 
@@ -32,6 +33,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="pocket/base (films, end to end; default), or one guided step of wan2.1-1.3b, wan2.2-5b or wan2.1-14b "
         "with random weights",
+    )
+    parser.add_argument(
+        "--ask",
+        action="store_true",
+        help="what pocket/base says of films, not films: beside plain transformers",
     )
     parser.add_argument(
         "--layers", type=whole_number(1, 100), metavar="N", help="of a shape, if memory asks (default: all)"
@@ -68,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(
             "--layers, --latents and --device are for shapes; pocket/base is what it is, on the cpu"
         )
+    if args.ask and (args.shape != POCKET or args.compile):
+        raise UsageError("--ask is for pocket/base, uncompiled")
     for path in filter(None, (args.json, args.picture)):
         check_writable(path)
     import torch
@@ -88,10 +96,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    from unireel.bench import dit, measure, pocket
+    from unireel.bench import ask, dit, measure, pocket
     from unireel.bench.report import summarise
 
-    if args.shape == POCKET:
+    stage, tokens = ("denoise", None) if not args.ask else (ask.PREFILL, ask.words_said)
+    if args.ask:
+        from unireel.hub import load
+
+        contestants = ask.contestants(load(POCKET, device="cpu"))
+        subject = "pocket/base: the caption of a film of 17 frames of 48x48, greedily"
+    elif args.shape == POCKET:
         from unireel.hub import load
 
         contestants = pocket.contestants(load(POCKET, device="cpu"), args.precision, args.compile)
@@ -102,11 +116,11 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         contestants = dit.contestants(shape, layers, latents, args.device, args.precision, args.compile)
         size = "x".join(map(str, latents))
         subject = f"{args.shape}, {layers} layer(s), latents {size}: one step with guidance, random weights"
-    operations = measure.operations(contestants[0])
+    operations = measure.operations(contestants[0], stage)
     with progress_bar("rounds") as progress:
         results = measure.race(contestants, args.rounds, args.clock, args.device, progress)
     rates = measure.machine_rates(args.clock, args.device)
-    return summarise(contestants, results, rates, operations, args.clock, subject)
+    return summarise(contestants, results, rates, operations, args.clock, subject, stage, tokens)
 
 
 def _size(text: str) -> tuple[int, int, int]:

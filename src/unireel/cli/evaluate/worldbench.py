@@ -56,8 +56,8 @@ def add_parser(benchmarks: Any) -> None:
     bench.add_argument(
         "--categories",
         metavar="NAMES",
-        help="what to measure, separated by commas: t2v, t2i, i2v, joint, edit, qa, needle, caption, a category such as "
-        "motion, or a type of question such as qa/direction (default: everything that the model does)",
+        help="what to measure, separated by commas: t2v, t2i, i2v, joint, edit, qa, needle, caption, a category "
+        "such as motion, or a type of question such as qa/direction (default: everything that the model does)",
     )
     bench.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: %(default)s")
     bench.add_argument(

@@ -66,7 +66,7 @@ class Mix:
         return self.understand, self.pair, self.film, self.text
 
 
-ANSWER_SPARE = 3
+ANSWER_SPARE = 5
 """Most padding behind the end of an answer, which is a word or two."""
 
 KINDS: tuple[Kind, ...] = ("understand", "pair", "film", "text")

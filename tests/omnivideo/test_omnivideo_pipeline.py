@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from unireel.systems.omnivideo.guidance import FULL, NOTHING, SOURCE
 from unireel.systems.omnivideo.pipeline import OmniVideo
 from unireel.systems.omnivideo.settings import Budgets
 from unireel.systems.omnivideo.speech import Request, Thought
+from unireel.world.language import vocabulary
 
 PROMPT, INSTRUCTION = "a red star jumps twice", "make the background navy"
 
@@ -171,6 +173,17 @@ def test_what_is_foreseen_is_said_to_the_decoder(make_model, clip, monkeypatch):
     assert len(heard) == 1
 
 
+def test_words_that_the_planner_does_not_know_are_left_to_the_model(make_model, monkeypatch):
+    model = make_model()
+    monkeypatch.setattr(
+        model, "planner", SimpleNamespace(config=SimpleNamespace(vocab_size=len(vocabulary()) + 8))
+    )
+    monkeypatch.setattr(model, "extend", lambda prompts, generators, placed: [f"{each}." for each in prompts])
+    texts = ["a red star moves the opposite way of left", PROMPT]
+    extended = model._extended([Request(each) for each in texts], None, placed=True)
+    assert [each.text for each in extended] == [texts[0], f"{PROMPT}."]
+
+
 def test_settings_and_parts_agree(make_model):
     model = make_model(route="channels", copies=True, editor=True)
     other = model.with_settings(replace(model.settings, editor=False, copies=False, route="tokens"))
@@ -204,7 +217,8 @@ def test_folders(model, clip, tmp_path):
     loaded = unireel.load(tmp_path / "model")
     assert isinstance(loaded, OmniVideo)
     assert loaded.settings == model.settings
-    assert same(loaded.edit(clip, INSTRUCTION, seed=1), model.edit(clip, INSTRUCTION, seed=1))
+    one, other = (each.edit(clip, INSTRUCTION, seed=1).frames.astype(int) for each in (loaded, model))
+    assert np.abs(one - other).max() <= 1  # sums round otherwise where weights lie elsewhere in memory
     assert loaded.mllm.reply(Request("what is the style?", clip.frames)).text == (
         model.mllm.reply(Request("what is the style?", clip.frames)).text
     )

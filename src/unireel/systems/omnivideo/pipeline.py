@@ -452,8 +452,17 @@ class OmniVideo(BasePipeline):
         generator: torch.Generator | Sequence[torch.Generator] | None,
         placed: bool,
     ) -> list[Request]:
-        plans = self.extend([bare(each.text) for each in requests], generator, placed)
-        return [replace(each, text=plan) for each, plan in zip(requests, plans, strict=True)]
+        """Requests with their prompts extended, but those with words that the planner has never heard of."""
+        known = self.planner.config.vocab_size if self.planner is not None else 0
+        prompts = [bare(each.text) for each in requests]
+        able = [
+            i for i, each in enumerate(prompts) if max(self.tokenizer(each)["input_ids"], default=0) < known
+        ]
+        generators = generator if isinstance(generator, list | tuple) else [generator] * len(prompts)
+        plans = self.extend([prompts[i] for i in able], [generators[i] for i in able], placed)
+        for i, plan in zip(able, plans, strict=True):
+            prompts[i] = plan
+        return [replace(each, text=text) for each, text in zip(requests, prompts, strict=True)]
 
     def _changes(
         self, requests: Sequence[Request], thoughts: Sequence[Thought | None], foresee: bool

@@ -213,8 +213,8 @@ class FlowStage(OmniVideoStage):
         state = interpolate(data, noise, per_frame[:, None, :, None, None])
         context = self._assemble(self._rows(batch, "image" if picture else "video"))
         drawn = model.decoder.draw(state, 1000 * per_frame, context, batch["source"], batch["given"])
-        apart = own.copying > 0 and drawn.drawn is not None
-        output = (drawn.drawn if apart else drawn.output).float()
+        alone = drawn.drawn if own.copying > 0 else None
+        output = (drawn.output if alone is None else alone).float()
         error = output - (velocity(data, noise) if model.decoder.prediction == "velocity" else data)
         wanted = torch.ones_like(per_frame)
         wanted[:, 0] = (~clean).float()
@@ -231,7 +231,7 @@ class FlowStage(OmniVideoStage):
                 logs[name] = each[rows].mean().detach()
         kind = batch["edits"].long() + 2 * clean + 4 * int(not picture)
         loss = self.module["uncertainty"](each, time, kind).mean()
-        if apart and drawn.copied is not None and batch["given"].any():
+        if alone is not None and drawn.copied is not None and batch["given"].any():
             chosen = batch["given"].view(-1, 1, 1, 1) & (wanted > 0)[..., None, None].expand_as(alike)
             logits, truth = drawn.copied[:, 0][chosen], alike[chosen].float()
             copied = F.binary_cross_entropy_with_logits(logits, truth)

@@ -1,7 +1,7 @@
 """A model as another one plus differences of low rank: it starts nearest, learns, and is what was asked for."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportIndexIssue=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportIndexIssue=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 import shutil
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 
-from unireel.backbones.uni_block import attend
+from unireel.backbones.uni_block import attend, turned
 from unireel.backbones.uni_rows import Film, Words
 from unireel.backbones.uni_wan import UniWanTransformer
 from unireel.backbones.uni_wan_files import (
@@ -287,8 +287,8 @@ def test_the_places_of_text_do_not_depend_on_the_films_size_and_collide_with_non
     model = two_streams()
     angle = torch.complex(model.rope.freqs_cos, model.rope.freqs_sin)[:, 0::2]
     query = torch.randn(1, 20, 1, model.config["attention_head_dim"])
-    turned = model._text_turn(torch.arange(20)[None])(query)
-    back = torch.view_as_complex(turned.view(1, 20, 1, -1, 2))
+    moved = turned(query, *model._text_turn(torch.arange(20)[None]))
+    back = torch.view_as_complex(moved.view(1, 20, 1, -1, 2))
     wanted = torch.view_as_complex(query.view(1, 20, 1, -1, 2)) * angle[1:21].conj()[None, :, None]
     assert torch.allclose(back, wanted.to(back.dtype), atol=1e-5)
 

@@ -26,7 +26,8 @@ from unireel.world.language import unknown_words
 from unireel.world.render import render
 from unireel.world.sampling import sample_scene
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "univigu").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "recipes" / "univigu"
+RECIPES = [FOLDER / "recall.yaml", FOLDER / "refine.yaml"]
 PROMPT = "a red star jumps"
 QUESTION = "how many objects are there?"
 

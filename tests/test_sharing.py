@@ -1,5 +1,8 @@
 """Models that take components from another: what is left out, what is found again, and what is refused."""
 
+# A component's file of weights is there in these tests.
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false
+
 import json
 import subprocess
 import sys

@@ -276,5 +276,5 @@ def test_two_runs_are_compared_on_a_page(here: Run, files: Path) -> None:
     missing = here("compare", "A", "C")
     assert (missing.returncode, missing.stderr) == (
         1,
-        "unireel: error: C holds no evaluation: it has no items.jsonl\n",
+        "unireel: error: there is no C\n",
     )

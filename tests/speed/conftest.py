@@ -4,14 +4,22 @@
 # pyright: reportArgumentType=false
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from comparing import Inputs
 from diffusers import WanTransformer3DModel
+from diffusers.models.attention_dispatch import attention_backend
 
 from unireel.backbones.fast import accelerate
+
+
+@pytest.fixture(autouse=True)
+def own_attention_backend() -> Iterator[None]:
+    """A model's ``set_attention_backend`` also sets that of all models of the process: here until the test's end."""
+    with attention_backend():
+        yield
 
 
 @pytest.fixture(scope="session")

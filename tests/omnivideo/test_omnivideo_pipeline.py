@@ -217,8 +217,7 @@ def test_folders(model, clip, tmp_path):
     loaded = unireel.load(tmp_path / "model")
     assert isinstance(loaded, OmniVideo)
     assert loaded.settings == model.settings
-    one, other = (each.edit(clip, INSTRUCTION, seed=1).frames.astype(int) for each in (loaded, model))
-    assert np.abs(one - other).max() <= 1  # sums round otherwise where weights lie elsewhere in memory
+    assert same(loaded.edit(clip, INSTRUCTION, seed=1), model.edit(clip, INSTRUCTION, seed=1))
     assert loaded.mllm.reply(Request("what is the style?", clip.frames)).text == (
         model.mllm.reply(Request("what is the style?", clip.frames)).text
     )

@@ -101,8 +101,22 @@ def test_every_component_survives_a_round_trip(model, tmp_path):
     assert model.ask(clip, "how many objects are there?") == copy.ask(clip, "how many objects are there?")
 
 
+def everything_in(model) -> dict[str, torch.Tensor]:
+    """Weights and buffers of all components, those too that no file has."""
+    parts = {name: part for name, part in model.components.items() if isinstance(part, torch.nn.Module)}
+    tensors = {f"{name}.{key}": each for name, part in parts.items() for key, each in part.named_parameters()}
+    return tensors | {
+        f"{name}.{key}": each for name, part in parts.items() for key, each in part.named_buffers()
+    }
+
+
 def test_weights_are_stored_in_bfloat16_by_default(model, tmp_path):
+    before = {name: each.clone() for name, each in everything_in(model).items()}
     model.save_pretrained(tmp_path / "small")
+    after = everything_in(model)
+    assert before.keys() == after.keys() and any("rope" in name for name in before)
+    for name, each in before.items():
+        assert each.dtype == after[name].dtype and torch.equal(each, after[name]), name
     assert {path.suffix for path in (tmp_path / "small").rglob("*") if path.is_file()} <= {
         ".json",
         ".safetensors",
@@ -111,8 +125,8 @@ def test_weights_are_stored_in_bfloat16_by_default(model, tmp_path):
     }
     for path in (tmp_path / "small").rglob("*.safetensors"):
         with safe_open(path, "pt") as weights:
-            assert {weights.get_tensor(key).dtype for key in weights.keys()}  # noqa: SIM118 == {torch.bfloat16}
-    assert next(model.transformer.parameters()).dtype == torch.float32
+            found = {weights.get_tensor(key).dtype for key in weights.keys()}  # noqa: SIM118
+            assert found == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,7 +21,7 @@ import torch
 from diffusers import AutoencoderKLCosmos, DiffusionPipeline, WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -157,12 +158,8 @@ class BasePipeline(DiffusionPipeline):
         folder = Path(folder)
         for name in ("vae", "text_encoder", "transformer", "vlm", "planner"):
             part = getattr(self, name)
-            if part is None:
-                continue
-            before = next(part.parameters()).dtype
-            part.to(dtype).save_pretrained(folder / name)
-            part.to(before)
-            forget_origin(folder / name / "config.json")
+            if part is not None:
+                save_component(part, folder / name, dtype)
         self.tokenizer.save_pretrained(folder / "tokenizer")
         card = {"system": "base", "size": self.size, "settings": self.film_settings}
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -497,8 +494,15 @@ def _worth(plan: str, prompt: str) -> tuple[float, bool]:
     return held if facts else 1.0, is_placed(scene)
 
 
-def forget_origin(config: Path) -> None:
-    """Leave out of a component's configuration where on some machine it was loaded from."""
+def save_component(part: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Write a component of diffusers' or transformers' kind in ``dtype``; it stays as it is.
+
+    Its configuration does not say where on some machine it was loaded from.
+    """
+    # A copy, since what is rounded stays so: weights, and rotary frequencies, which no file has. The libraries' own
+    # ``to`` warns of weights to keep in float32, which are read back so.
+    nn.Module.to(deepcopy(part), dtype).save_pretrained(folder)
+    config = folder / "config.json"
     content = json.loads(config.read_text(encoding="utf-8"))
     content.pop("_name_or_path", None)
     config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -31,7 +31,7 @@ from unireel.data.world import to_frames, to_pixels
 from unireel.errors import UsageError, UserError
 from unireel.hub import component
 from unireel.systems.base.answering import Answer
-from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, diffusers_callback
+from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, diffusers_callback, save_component
 from unireel.systems.omnivideo.building import EXTRA_WORDS, Sizes, new_parts
 from unireel.systems.omnivideo.chat import Conversation
 from unireel.systems.omnivideo.conditions import Conditioner, encode_texts
@@ -175,12 +175,7 @@ class OmniVideo(BasePipeline):
         folder = Path(folder)
         super().save_pretrained(folder, dtype)
         for name in (*PARTS, *(["editor"] if self.settings.editor else [])):
-            part = getattr(self, name)
-            before = next(part.parameters()).dtype
-            # The library's own ``to`` warns of weights to keep in float32, of which there are none here.
-            nn.Module.to(part, dtype)
-            part.save_pretrained(folder / name)
-            nn.Module.to(part, before)
+            save_component(getattr(self, name), folder / name, dtype)
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         card |= {"system": "omnivideo", "omnivideo": to_dict(self.settings)}
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -37,7 +37,7 @@ from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import sample
 from unireel.hub import component
 from unireel.systems.base.answering import check_words
-from unireel.systems.base.pipeline import CARD, TEXT_LENGTH, BasePipeline, check_frames
+from unireel.systems.base.pipeline import CARD, TEXT_LENGTH, BasePipeline, check_frames, save_component
 from unireel.systems.base.verifying import Chosen
 from unireel.systems.univid.building import new_connector
 from unireel.systems.univid.conditioning import Conditioner
@@ -177,9 +177,7 @@ class UniVid(BasePipeline):
             super().save_pretrained(folder, dtype)
         finally:
             self.transformer = worn
-        before = self.connector.dtype
-        self.connector.to(dtype).save_pretrained(folder / "connector")
-        self.connector.to(before)
+        save_component(self.connector, folder / "connector", dtype)
         if lora_parameters(worn):
             save_lora(worn, folder / ADAPTERS)
         if self.ranker_folder is not None and self.ranker_folder.resolve() != (folder / RANKER).resolve():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from unireel.flow.formulations import Formulation, text_flow
 from unireel.flow.text import TextFlow
 from unireel.hub import component
 from unireel.systems.base.answering import Answer, check_words, prepare
-from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, forget_origin
+from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, save_component
 from unireel.systems.base.pipeline import SETTINGS as FILM_SETTINGS
 from unireel.systems.univigu.pages import Text, caption_text, page_of, question_text, said_in
 from unireel.systems.univigu.pairs import PairSampling, sample_pair
@@ -155,8 +154,7 @@ class UniViguPipeline(BasePipeline):
         """Write every component as safetensors in ``dtype``, and the card ``unireel.json``."""
         folder = Path(folder)
         for name in [*COMPONENTS, *(["planner"] if self.planner is not None else [])]:
-            deepcopy(getattr(self, name)).to(dtype).save_pretrained(folder / name)
-            forget_origin(folder / name / "config.json")
+            save_component(getattr(self, name), folder / name, dtype)
         self.tokenizer.save_pretrained(folder / "tokenizer")
         settings = {name: self.config[name] for name in SETTINGS}
         card = {"system": "univigu", "size": self.size, "settings": settings}

@@ -501,7 +501,9 @@ def save_component(part: Any, folder: Path, dtype: torch.dtype) -> None:
     """
     # A copy, since what is rounded stays so: weights, and rotary frequencies, which no file has. The libraries' own
     # ``to`` warns of weights to keep in float32, which are read back so.
-    nn.Module.to(deepcopy(part), dtype).save_pretrained(folder)
+    copy: Any = deepcopy(part)
+    nn.Module.to(copy, dtype)
+    copy.save_pretrained(folder)
     config = folder / "config.json"
     content = json.loads(config.read_text(encoding="utf-8"))
     content.pop("_name_or_path", None)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from unireel.backbones.weights import KeyReport, load_weights, read_json, weight_files
 from unireel.errors import UserError
@@ -158,3 +159,20 @@ def load_wan(
         device
     )
     return model.eval(), report
+
+
+def load_encoders(folder: str | Path) -> tuple[AutoencoderKLWan, UMT5EncoderModel, PreTrainedTokenizerBase]:
+    """Autoencoder, text encoder and its tokenizer of a model in diffusers' layout, in bfloat16, for evaluation.
+
+    Raises:
+        UserError: one is missing or of another kind.
+    """
+    folder = Path(folder)
+    options = {"torch_dtype": torch.bfloat16, "local_files_only": True}
+    try:
+        vae = AutoencoderKLWan.from_pretrained(folder / "vae", **options)
+        text_encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    return vae.eval(), text_encoder.eval(), tokenizer

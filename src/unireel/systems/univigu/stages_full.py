@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
-from transformers import AutoTokenizer, UMT5EncoderModel
 
 from unireel.backbones.text import SPECIAL_TOKENS, encode_text, tokenize, umt5_xxl
 from unireel.backbones.uni_rows import Film, Words
 from unireel.backbones.uni_wan import UniWanTransformer
 from unireel.backbones.uni_wan_files import with_text
 from unireel.backbones.vae import encode, latent_frames
-from unireel.backbones.wan_files import load_wan, wan_t2v_1_3b
+from unireel.backbones.wan_files import load_encoders, load_wan, wan_t2v_1_3b
 from unireel.clip import Clip
 from unireel.data.cache import epoch_order
 from unireel.data.captioned import CaptionedFilm, film_file, read_captioned
@@ -163,20 +162,13 @@ def loaded(config: FullUniConfig) -> FullModels:
     Raises:
         UserError: a folder is missing or holds another model.
     """
-    folder = Path(config.decoder)
-    options = {"torch_dtype": torch.bfloat16, "local_files_only": True}
-    try:
-        vae = AutoencoderKLWan.from_pretrained(folder / "vae", **options)
-        encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", **options)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    vae, encoder, tokenizer = load_encoders(config.decoder)
     if config.start_from:
         transformer = _went_on(config)
     else:
-        video, _ = load_wan(folder, torch.float32)
+        video, _ = load_wan(config.decoder, torch.float32)
         transformer = with_text(video, **text_settings(config, encoder.config.vocab_size))
-    return FullModels(transformer, vae.eval(), encoder.eval(), marked(tokenizer, encoder.config.vocab_size))
+    return FullModels(transformer, vae, encoder, marked(tokenizer, encoder.config.vocab_size))
 
 
 def _went_on(config: FullUniConfig) -> UniWanTransformer:

@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from diffusers import AutoencoderKLWan
 from torch import nn
-from transformers import AutoTokenizer, UMT5EncoderModel
 
 from unireel.backbones.bagel import BagelModel, bagel_7b_config
 from unireel.backbones.bagel_files import flux_autoencoder
 from unireel.backbones.text import umt5_xxl
 from unireel.backbones.understanding import BagelUnderstanding, load_understanding
-from unireel.backbones.wan_files import load_wan, wan_ti2v_5b
+from unireel.backbones.wan_files import load_encoders, load_wan, wan_ti2v_5b
 from unireel.errors import UserError
 
 SPACE, TIME = 16, 4
@@ -85,12 +82,4 @@ def loaded_encoders(config: Folders) -> tuple[BagelUnderstanding, nn.Module, nn.
     understanding = load_understanding(config.understanding)
     if not isinstance(understanding, BagelUnderstanding):
         raise UserError(f"'{config.understanding}' is not BAGEL, whose ViT these stages train")
-    folder = Path(config.decoder)
-    options = {"torch_dtype": torch.bfloat16, "local_files_only": True}
-    try:
-        vae = AutoencoderKLWan.from_pretrained(folder / "vae", **options)
-        text_encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", **options)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    return understanding, vae.eval(), text_encoder.eval(), tokenizer
+    return understanding, *load_encoders(config.decoder)

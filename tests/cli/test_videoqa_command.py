@@ -278,3 +278,9 @@ def test_two_runs_are_compared_on_a_page(here: Run, files: Path) -> None:
         1,
         "unireel: error: there is no C\n",
     )
+    (files / "C").mkdir()
+    empty = here("compare", "A", "C")
+    assert (empty.returncode, empty.stderr) == (
+        1,
+        "unireel: error: C holds no evaluation: it has no items.jsonl, nor results of VBench\n",
+    )

@@ -157,11 +157,17 @@ def test_a_conversation_is_about_the_running_film(talker, clip, monkeypatch):
 
 def test_thoughts_are_read_from_what_the_model_says(talker, monkeypatch):
     tokenizer, mllm = talker.tokenizer, talker.mllm
-    said = "there are two squares . <rewrite> a red star jumps twice <caption> there is one object . </s>"
+    said = "there are two squares . <rewrite> a red star jumps twice </s>"
     ids = tokenizer(said, add_special_tokens=False)["input_ids"]
     say_this(monkeypatch, mllm, ids)
     thought = mllm.think(Request("a star jumps as many times as there are squares"))
-    assert thought == Thought("there are two squares.", "a red star jumps twice", "there is one object.")
+    assert thought == Thought("there are two squares.", "a red star jumps twice")
+    say_this(monkeypatch, mllm, ids)
+    monkeypatch.setattr(mllm, "foresee", lambda request: f"the plan of: {request.text}")
+    of_edit = mllm.think(
+        Request("make the star jump as many times as there are squares", np.zeros((1, 48, 48, 3)))
+    )
+    assert of_edit.caption == "the plan of: a red star jumps twice"
     say_this(monkeypatch, mllm, tokenizer("there are two", add_special_tokens=False)["input_ids"])
     with pytest.raises(UserError, match="did not finish it"):
         mllm.think(Request("a star"))

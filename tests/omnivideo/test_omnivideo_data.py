@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from unireel.data.edit_pairs import EditPairs, retimed, retimed_cache
 from unireel.data.indirect import KINDS, OPPOSITES, indirect_for
 from unireel.errors import UsageError, UserError
 from unireel.systems.omnivideo.building import EXTRA_WORDS
-from unireel.systems.omnivideo.stages.mixture import Mixture, MixtureConfig
+from unireel.systems.omnivideo.speech import Thought
+from unireel.systems.omnivideo.stages.looking import repeated, told_of
+from unireel.systems.omnivideo.stages.mixture import Mixture, MixtureConfig, Sample
 from unireel.world.edits import OPERATIONS
-from unireel.world.language import parse_instruction, prompt_for, unknown_words
+from unireel.world.language import parse_instruction, prompt_for, read_plan, unknown_words, words
 from unireel.world.render import render_frames
 from unireel.world.sampling import sample_scene
 from unireel.world.scene import Event, Object, Scene
@@ -146,7 +149,7 @@ def test_batches_mix_tasks_of_one_shape(films):
         again = mixed.batch(index)
         assert [each.text for each in batch] == [each.text for each in again]
         for each in batch:
-            assert (each.origin >= 0) == (each.source is not None) == (each.task in ("v2v", "i2i"))
+            assert (each.shown >= 0) == (each.source is not None) == (each.task in ("v2v", "i2i"))
     many = Counter(each.task for index in (0, 1, 2, 4) for each in mixed.batch(index))
     assert 0.6 < many["v2v"] / many.total() < 0.9
 
@@ -186,17 +189,68 @@ def test_thoughts_are_about_what_is_shown(films):
     assert any(each.source is None for each in samples)
     for each in samples:
         assert each.thought.prompt
-        assert bool(each.thought.caption) == (each.source is not None)
+        assert not each.thought.caption, "what is foreseen is asked for by itself"
     assert any(each.text != each.thought.prompt for each in samples)
     assert dataclasses.replace(samples[0].thought, prompt="a star").prompt == "a star"
 
 
-def test_edits_are_told_what_changes_as_often_as_asked(films):
+def test_edits_have_plans_as_often_as_asked(films):
     for share in (0.0, 1.0):
         for sample in mixture(films, shares={"v2v": 1}, pictures=0.0, captions=share).batch(0):
-            assert bool(sample.caption) == bool(share)
+            assert bool(sample.plan) == bool(share)
     samples = mixture(films, shares={"v2v": 1}, pictures=0.0, captions=0.5).batch(0)
-    assert 0 < sum(bool(each.caption) for each in samples) < len(samples)
+    assert 0 < sum(bool(each.plan) for each in samples) < len(samples)
+
+
+@pytest.mark.parametrize("pictures", [0.0, 1.0])
+def test_plans_are_of_the_edited_film_and_nothing_moves_in_a_picture(films, pictures):
+    mixed = mixture(films, shares={"plan": 1}, pictures=pictures)
+    samples = mixed.batch(0)
+    for each in samples:
+        scene, target = read_plan(each.plan), mixed.edits.scene(each.place)
+        assert len(scene.objects) == len(each.about) == len(target.objects)
+        assert scene.background == target.background and scene.style == target.style
+        assert [len(figure.events) for figure in scene.objects].count(0) == len(scene.objects) or not pictures
+    assert any(each.changes for each in samples) and any(-1 in each.about for each in samples)
+
+
+def test_words_look_at_their_objects_and_at_what_they_repeat():
+    plan = (
+        "plain style, sand background, camera still. large blue star at two seven stays still. "
+        "small red ring at five five stays still."
+    )
+    sample = Sample("plan", "make the red star blue", plan=plan, about=(2, 0), changes=True)
+    said = ["<think>", *words(sample.text), "<answer>", "<caption>", *words(plan), "</s>"]
+    begin = 10
+    rows = [(said[place - begin + 1], mask) for _, place, _, mask, *_ in told_of([sample], [begin]).tolist()]
+    _, star, ring = ([*words(each), "."] for each in plan.rstrip(".").split(". "))
+    assert rows == [(word, 1 << 2) for word in star] + [(word, 1 << 0) for word in ring]
+    pairs = [(said[p - begin + 1], said[t - begin]) for _, p, t in repeated([sample], [begin]).tolist()]
+    assert pairs == [("blue", "blue"), ("star", "star")], "the red ring is another"
+    assert not len(
+        told_of([replace(sample, about=(), plan="plain style, sand background, camera still.")], [begin])
+    )
+    new = replace(sample, about=(-1, 0))
+    assert {each[3] for each in told_of([new], [begin]).tolist()} == {0, 1}
+
+
+def test_a_rewritten_request_repeats_what_it_shares():
+    thought = Thought("the opposite of left is right.", "a red star moves right, a blue ring stays still")
+    sample = Sample(
+        "think", "a red star moves the opposite way of left, a blue ring stays still", thought=thought
+    )
+    said = [
+        "<think>",
+        *words(sample.text),
+        "<answer>",
+        *words(thought.reasoning),
+        "<rewrite>",
+        *words(thought.prompt),
+    ]
+    rows = repeated([sample], [4]).tolist()
+    pairs = [(said[place - 4 + 1], said[target - 4]) for _, place, target in rows]
+    assert [one for one, _ in pairs] == [each for each in words(thought.prompt) if each != "right"]
+    assert all(one == two for one, two in pairs)
 
 
 def test_impossible_mixtures(films):

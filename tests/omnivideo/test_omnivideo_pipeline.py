@@ -24,6 +24,7 @@ from unireel.systems.omnivideo.speech import Request, Thought
 from unireel.world.language import vocabulary
 
 PROMPT, INSTRUCTION = "a red star jumps twice", "make the background navy"
+PLAN = "plain style, navy background, camera still. small red star at two two jumps twice from one to six."
 
 
 def same(one: Clip, other: Clip) -> bool:
@@ -163,12 +164,10 @@ def test_films_from_words_are_the_base_s(make_model, untrained):
 def test_what_is_foreseen_is_said_to_the_decoder(make_model, clip, monkeypatch):
     model = make_model(told="foreseen")
     heard = []
-    monkeypatch.setattr(
-        model.mllm, "foresee", lambda request: heard.append(request.text) or "navy background."
-    )
+    monkeypatch.setattr(model.mllm, "foresee", lambda request: heard.append(request.text) or PLAN)
     one = model.edit(clip, INSTRUCTION)
     assert heard == [INSTRUCTION]
-    assert same(one, model.edit(clip, INSTRUCTION, thought=Thought("", INSTRUCTION, "navy background.")))
+    assert same(one, model.edit(clip, INSTRUCTION, thought=Thought("", INSTRUCTION, PLAN)))
     assert not same(one, model.edit(clip, INSTRUCTION, extend=False))
     assert len(heard) == 1
 

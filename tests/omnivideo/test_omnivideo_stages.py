@@ -112,11 +112,11 @@ def test_drops_are_independent_and_leave_the_empty_prompt(folders):
 def test_a_batch_that_cannot_fit_is_refused_before_training(folders):
     with pytest.raises(UserError, match="the source needs 252 tokens of context and may have 180"):
         stage_of(FlowStage, folders, {"fps": 12})
-    stage = stage_of(FlowStage, folders, {"fps": 12}, settings={"budgets": {"source": 252, "text": 204}})
+    stage = stage_of(FlowStage, folders, {"fps": 12}, settings={"budgets": {"source": 252, "text": 75}})
     batch = stage.batch(0)
     assert batch["latents"].shape[2] == 7
     assert torch.isfinite(stage.loss(batch)[0])
-    assert "source 252 of 252, visual 20 of 20, text 204 of 204" in stage.report()[0]
+    assert "source 252 of 252, visual 20 of 20, text 75 of 75" in stage.report()[0]
 
 
 def test_ablations_are_settings(folders):

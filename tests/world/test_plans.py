@@ -9,17 +9,18 @@ from unireel.world.facts import holds_in
 from unireel.world.language import (
     PLAN_WORDS,
     beyond_first_frame,
+    clauses_after,
     in_order_of_mention,
+    plan_after,
     plan_for,
     plan_numbers,
-    plan_of_change,
     prompt_for,
     read_plan,
     unknown_words,
     words,
 )
 from unireel.world.sampling import CATEGORIES, sample_scene
-from unireel.world.scene import Camera, Event, Object, Scene
+from unireel.world.scene import SHAPES, Camera, Event, Object, Scene
 
 SCENES = [sample_scene(3, i, "train", size=48) for i in range(300)]
 
@@ -98,29 +99,45 @@ def test_what_is_no_plan_is_not_read_as_one(text):
     assert read_plan(text) is None
 
 
-def test_a_plan_of_a_change_says_what_differs_and_no_more():
+def test_the_plan_of_an_edited_film_begins_with_what_changes():
     star = Object("star", "red", "small", 14, 33)
     ring = Object("ring", "blue", "large", 33, 14, (Event("jump", 3, 11, count=2, amount=8),))
-    scene = Scene((star, ring), "sand", size=48)
+    cross = Object("cross", "red", "small", 24, 24)
+    scene = Scene((star, ring, cross), "sand", size=48)
 
-    def changed(**changes) -> str:
-        return plan_of_change(scene, replace(scene, **changes))
+    def edited(**changes) -> list[tuple[str, int, bool]]:
+        target = replace(scene, **changes)
+        clauses = clauses_after(scene, target)
+        plan = plan_after(scene, target)
+        assert read_plan(plan, frames=scene.frames) is not None
+        said = plan.split(". ")[1:]
+        assert [each.split(" at ")[0] for each in said] == [
+            f"{each.size} {each.colour} {each.shape}" for each in (target.objects[c.target] for c in clauses)
+        ]
+        return [(target.objects[each.target].shape, each.source, each.kept) for each in clauses]
 
-    assert changed() == ""
-    assert changed(background="navy", style="night") == "night style. navy background."
-    assert changed(objects=(replace(star, colour="blue"), ring)) == "small blue star at three seven."
-    assert changed(objects=(star, replace(ring, shape="cross"))) == "large blue cross at seven three."
-    assert changed(objects=(ring,)) == "no small red star at three seven."
-    assert changed(objects=(star,)) == "no large blue ring at seven three."
-    assert changed(objects=(star, replace(ring, events=()))) == "large blue ring at seven three stays still."
-    new = plan_of_change(replace(scene, objects=(star,)), scene)
-    assert new == "large blue ring at seven three jumps twice from two to seven."
+    kept = [("ring", 1, True), ("star", 0, True), ("cross", 2, True)]
+    assert edited(background="navy") == sorted(
+        kept, key=lambda each: (each[0] != "ring", SHAPES.index(each[0]))
+    )
+    assert edited(objects=(star, ring, replace(cross, colour="blue")))[0] == ("cross", 2, False)
+    assert edited(objects=(star, replace(ring, shape="circle"), cross))[0] == ("circle", 1, False)
+    new = Object("square", "green", "large", 40, 40)
+    assert edited(objects=(star, ring, cross, new))[0] == ("square", -1, False)
+    gone = edited(objects=(star, cross))
+    assert {each[:2] for each in gone} == {("star", 0), ("cross", 2)} and all(each[2] for each in gone)
 
 
-def test_plans_of_changes_are_in_the_vocabulary_and_short():
+def test_plans_of_edited_films_are_plans_and_say_which_object_is_which():
     for operation in OPERATIONS:
         for number in range(40):
             edit = edit_for(sample_scene(3, number, "test", size=48), operation, number)
-            if edit:
-                said = plan_of_change(edit.source, edit.target)
-                assert said and not unknown_words(said) and len(words(said)) < 24
+            if edit is None:
+                continue
+            plan = plan_after(edit.source, edit.target)
+            assert not unknown_words(plan) and len(words(plan)) <= PLAN_WORDS and read_plan(plan)
+            clauses = clauses_after(edit.source, edit.target)
+            assert sorted(each.target for each in clauses) == list(range(len(edit.target.objects)))
+            for each in clauses:
+                if each.kept:
+                    assert edit.target.objects[each.target] == edit.source.objects[each.source]

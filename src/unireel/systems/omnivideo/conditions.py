@@ -9,9 +9,8 @@ from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from unireel.backbones.text import encode_text, tokenize
+from unireel.backbones.text import encode_text
 from unireel.systems.omnivideo.context import SEGMENTS, Row
 from unireel.systems.omnivideo.guidance import FULL, SOURCE
 from unireel.systems.omnivideo.heads import ContextAdapter, VisionHead
@@ -86,29 +85,3 @@ class Conditioner(nn.Module):
         if name == FULL:
             return list(full)
         return [Row(row.source if name == SOURCE else None, None, avoided) for row in full]
-
-
-def encode_texts(
-    conditioner: Conditioner,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    captions: Sequence[str],
-    length: int,
-    caption_length: int,
-    device: torch.device,
-) -> list[Tensor]:
-    """States of each prompt, followed by those of its caption if there is one.
-
-    Raises:
-        UserError: a prompt has more than ``length`` - 1 words and marks, or a caption more than its length allows.
-    """
-    ids, mask = (each.to(device) for each in tokenize(tokenizer, prompts, length))
-    states = conditioner.texts(ids, mask)
-    said = [number for number, caption in enumerate(captions) if caption]
-    if said:
-        ids, mask = (
-            each.to(device) for each in tokenize(tokenizer, [captions[i] for i in said], caption_length)
-        )
-        for number, caption in zip(said, conditioner.texts(ids, mask), strict=True):
-            states[number] = torch.cat([states[number], caption])
-    return states

@@ -23,6 +23,7 @@ from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
 from PIL import Image
 from torch import Tensor, nn
 
+from unireel.backbones.text import tokenize
 from unireel.backbones.vae import decode, encode
 from unireel.backbones.wan import Prediction
 from unireel.clip import Clip
@@ -34,7 +35,7 @@ from unireel.systems.base.answering import Answer
 from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, diffusers_callback, save_component
 from unireel.systems.omnivideo.building import EXTRA_WORDS, Sizes, new_parts
 from unireel.systems.omnivideo.chat import Conversation
-from unireel.systems.omnivideo.conditions import Conditioner, encode_texts
+from unireel.systems.omnivideo.conditions import Conditioner
 from unireel.systems.omnivideo.context import Assembler, Context
 from unireel.systems.omnivideo.decoder import Decoder, add_gate, editor_of, widen
 from unireel.systems.omnivideo.guidance import Guidance
@@ -263,10 +264,8 @@ class OmniVideo(BasePipeline):
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
             requests = self._extended(requests, generators, placed=images is None)
         first = None if images is None else self._encode_images(list(images), len(images), 1)
-        captions = [""] * len(prompts)
-        return self._batches(
-            requests, captions, seeds, frames, sampling, negative, batch_size, progress, first
-        )
+        plans = [""] * len(prompts)
+        return self._batches(requests, plans, seeds, frames, sampling, negative, batch_size, progress, first)
 
     def edit(
         self,
@@ -306,8 +305,8 @@ class OmniVideo(BasePipeline):
         Args:
             guidance, source_guidance: scales on the words and on the source; the model's own by default. A source
                 scale other than 1 costs a third pass a step.
-            extend: have the language model say what it expects to change, where no thought says it and the model's
-                settings have it so.
+            extend: have the language model foresee the plan of the edited film, where no thought has it and the
+                model's settings want it so.
 
         Raises:
             UserError: an instruction is empty, too long, or has unknown words; a film has a length or shape that
@@ -327,11 +326,9 @@ class OmniVideo(BasePipeline):
             self._request("instruction", text, thought, film)
             for (_, text), thought, film in zip(pairs, thoughts, films, strict=True)
         ]
-        captions = self._changes(requests, thoughts, extend)
+        plans = self._foreseen(requests, thoughts, extend)
         sampling = self._sampling("i2i" if frames == 1 else "v2v", steps, guidance, source_guidance)
-        made = self._batches(
-            requests, captions, seeds, frames, sampling, negative, batch_size, progress, None
-        )
+        made = self._batches(requests, plans, seeds, frames, sampling, negative, batch_size, progress, None)
         return [Clip(each.frames, clip.fps) for each, (clip, _) in zip(made, pairs, strict=True)]
 
     @torch.no_grad()
@@ -378,10 +375,10 @@ class OmniVideo(BasePipeline):
         noise = self._noise(len(requests), count, generator) if latents is None else latents
         if extend_prompt and source is None:
             requests = self._extended(requests, generator, placed=image is None)
-        captions = self._changes(requests, [None] * len(requests), extend_prompt and source is not None)
+        plans = self._foreseen(requests, [None] * len(requests), extend_prompt and source is not None)
         first = None if image is None else self._encode_images(image, len(requests), num_videos_per_prompt)
         on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
-        state = self.latents(requests, noise, sampling, captions, negative_prompt, first, on_step)
+        state = self.latents(requests, noise, sampling, plans, negative_prompt, first, on_step)
         frames = self.decoded(state, output_type)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
@@ -459,10 +456,10 @@ class OmniVideo(BasePipeline):
             prompts[i] = plan
         return [replace(each, text=text) for each, text in zip(requests, prompts, strict=True)]
 
-    def _changes(
+    def _foreseen(
         self, requests: Sequence[Request], thoughts: Sequence[Thought | None], foresee: bool
     ) -> list[str]:
-        """What the decoder is told each edited film will show where it changes: as thought, or else as foreseen."""
+        """The plan of each edited film that the decoder hears instead of the instruction, if it is told any."""
         told = self.settings.told
         foresee = foresee and told == "foreseen"
         return [
@@ -485,7 +482,7 @@ class OmniVideo(BasePipeline):
     def _batches(
         self,
         requests: list[Request],
-        captions: list[str],
+        plans: list[str],
         seeds: list[int],
         frames: int,
         sampling: Sampling,
@@ -507,7 +504,7 @@ class OmniVideo(BasePipeline):
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
             noise = self._noise(len(generators), frames, generators)
             given = None if first is None else first[part]
-            state = self.latents(requests[part], noise, sampling, captions[part], negative, given, report)
+            state = self.latents(requests[part], noise, sampling, plans[part], negative, given, report)
             clips += [Clip(film, FPS) for film in to_frames(decode(self.vae, state))]
         return clips
 
@@ -517,7 +514,7 @@ class OmniVideo(BasePipeline):
         requests: Sequence[Request],
         noise: Tensor,
         sampling: Sampling,
-        captions: Sequence[str] | None = None,
+        plans: Sequence[str] | None = None,
         negative: str = "",
         first: Tensor | None = None,
         on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
@@ -527,11 +524,11 @@ class OmniVideo(BasePipeline):
 
         Args:
             requests: prompts, or instructions with films; with films of the same length, or all without.
-            captions: of edited films, beside the instructions.
+            plans: of edited films, which the decoder hears instead of the instructions; empty ones it does not.
             first: clean first latent frames (B, C, 1, h, w) that are kept.
             source: latents of the requests' films (B, C, T, h, w); by default they are encoded.
         """
-        captions = [""] * len(requests) if captions is None else captions
+        plans = [""] * len(requests) if plans is None else plans
         films = [each.frames for each in requests]
         if source is None and films[0] is not None:
             source = encode(self.vae, to_pixels(np.stack(films)).to(self.device, self.vae.dtype))
@@ -542,16 +539,16 @@ class OmniVideo(BasePipeline):
                 replace(each, frames=None if each.frames is None else each.frames[:1]) for each in requests
             ]
             first = self._integrate(
-                still, "image", captions, picture, noise[:, :, :1], sampling, negative, None, None
+                still, "image", plans, picture, noise[:, :, :1], sampling, negative, None, None
             )
         kind: Kind = "video" if noise.shape[2] > 1 else "image"
-        return self._integrate(requests, kind, captions, source, noise, sampling, negative, first, on_step)
+        return self._integrate(requests, kind, plans, source, noise, sampling, negative, first, on_step)
 
     def _integrate(
         self,
         requests: Sequence[Request],
         kind: Kind,
-        captions: Sequence[str],
+        plans: Sequence[str],
         source: Tensor | None,
         noise: Tensor,
         sampling: Sampling,
@@ -561,7 +558,7 @@ class OmniVideo(BasePipeline):
     ) -> Tensor:
         guidance = Guidance(sampling.text, sampling.source, self.profile.rule)
         names = guidance.branches(source is not None)
-        contexts = self.contexts(requests, [kind] * len(requests), captions, source, negative, names)
+        contexts = self.contexts(requests, [kind] * len(requests), plans, source, negative, names)
         together = Context.cat([contexts[name] for name in names])
         # The other routes read the source itself: of branches without it, nothing is given.
         given = torch.tensor([name != "nothing" for name in names]).repeat_interleave(len(noise))
@@ -580,7 +577,7 @@ class OmniVideo(BasePipeline):
         self,
         requests: Sequence[Request],
         kinds: Sequence[Kind],
-        captions: Sequence[str],
+        plans: Sequence[str],
         source: Tensor | None,
         negative: str,
         branches: Sequence[str],
@@ -588,16 +585,18 @@ class OmniVideo(BasePipeline):
         """The decoder's context in each branch of guidance.
 
         Args:
+            plans: heard instead of what is said, where they are not empty; visual tokens are of what is said.
             source: latents of the films, (B, C, T, h, w).
             negative: stands for the words in branches without them.
         """
-        own, lengths = self.conditioner, (self.settings.prompt_length, self.settings.caption_length)
+        own = self.conditioner
         visual: list[Tensor | None] = [None] * len(requests)
         if source is not None or not self.settings.words_only:
             states, mask = self.mllm.request_states(requests, kinds)
             visual = list(own.adapted(own.visual_tokens(states, mask, kinds)))
-        prompts = [*(each.text for each in requests), negative, ""]
-        texts = encode_texts(own, self.tokenizer, prompts, [*captions, "", ""], *lengths, self.device)
+        heard = [plan or each.text for each, plan in zip(requests, plans, strict=True)]
+        ids, mask = tokenize(self.tokenizer, [*heard, negative, ""], self.settings.prompt_length)
+        texts = own.texts(ids.to(self.device), mask.to(self.device))
         avoided, empty = texts[-2], texts[-1]
         tokens: list[Tensor | None] = [None] * len(requests)
         if source is not None and self.settings.route == "tokens":

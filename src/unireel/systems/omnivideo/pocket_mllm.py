@@ -2,7 +2,8 @@
 
 Every request reads ``<s> [film] <ask> text <answer>``. What follows decides: words are an answer, ``<BOI> <EOI>`` and
 ``<BOV> <EOV>`` are the wish for a picture or a film, whose visual tokens the vision head reads from the states of all
-of it. A thought reads ``<s> [film] <think> text <answer> reasoning <rewrite> prompt [<caption> caption]``.
+of it. A thought reads ``<s> [film] <think> text <answer> reasoning <rewrite> prompt``, what an edited film will show
+``<s> [film] <think> instruction <answer> <caption> plan``.
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
@@ -45,10 +46,11 @@ from unireel.systems.omnivideo.speech import (
     Thought,
     as_heard,
 )
+from unireel.world.language import PLAN_WORDS, read_plan
 from unireel.world.language.vocabulary import words
 
-ANSWER_TOKENS, THOUGHT_TOKENS, CHANGE_TOKENS = 128, 256, 48
-"""Longest answer, thought and foreseen change, in words and marks."""
+ANSWER_TOKENS, THOUGHT_TOKENS = 128, 256
+"""Longest answer and thought, in words and marks."""
 
 NO_INFERENCE = "nothing is hidden."
 """The reasoning about a request that says directly what it means."""
@@ -150,9 +152,13 @@ class PocketMllm(PocketUnderstanding):
         if thought is None:
             return Turn(start, [0.0] * len(start))
         said = [*self._words(thought.reasoning), self._id(REWRITE), *self._words(thought.prompt)]
-        if thought.caption:
-            said += [self._id("<caption>"), *self._words(thought.caption)]
         said.append(self.tokenizer.eos_token_id)
+        return Turn(start + said, [0.0] * len(start) + [1.0] * len(said))
+
+    def plan_turn(self, instruction: str, plan: str | None) -> Turn:
+        """A request for the plan of an edited film and, in training, the plan."""
+        start = [*self.thought_turn(instruction, None).ids, self._id("<caption>")]
+        said = [] if plan is None else [*self._words(plan), self.tokenizer.eos_token_id]
         return Turn(start + said, [0.0] * len(start) + [1.0] * len(said))
 
     def lay_out(self, turns: Sequence[Turn], films: Sequence[np.ndarray | None]) -> Heard:
@@ -169,6 +175,18 @@ class PocketMllm(PocketUnderstanding):
 
     def states(self, heard: Heard) -> tuple[Tensor, Tensor, Tensor]:
         """States (B, L, D), which of them are there (B, L) bool, and where each turn begins (B,)."""
+        inputs, positions, mask, begins = self.inputs(heard)
+        return self.layers(inputs, positions)[-1], mask, begins
+
+    def layers(self, inputs: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+        """States (B, L, D) of the language model: its input, then after each layer, the last ones normalised."""
+        return self.model.model.language_model(
+            inputs_embeds=inputs, position_ids=positions, use_cache=False, output_hidden_states=True
+        ).hidden_states
+
+    def inputs(self, heard: Heard) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the language model takes: vectors (B, L, D) with their positions (3, B, L), which of them are there
+        (B, L) bool, and where each turn begins (B,)."""
         vlm, device = self.model, self.model.device
         embed = vlm.get_input_embeddings()
         start = embed(torch.tensor([self.tokenizer.bos_token_id], device=device))
@@ -192,11 +210,8 @@ class PocketMllm(PocketUnderstanding):
         padded = pad_sequence(inputs, batch_first=True)
         # Padding stands at the end, where causal attention lets nothing see it.
         positions = pad_sequence(places, batch_first=True).permute(2, 0, 1).to(device)
-        states = vlm.model.language_model(
-            inputs_embeds=padded, position_ids=positions, use_cache=False
-        ).last_hidden_state
-        mask = torch.arange(states.shape[1], device=device) < counts[:, None]
-        return states, mask, torch.tensor(begins, device=device)
+        mask = torch.arange(padded.shape[1], device=device) < counts[:, None]
+        return padded, positions, mask, torch.tensor(begins, device=device)
 
     def request_states(self, requests: Sequence[Request], kinds: Sequence[Kind]) -> tuple[Tensor, Tensor]:
         """States (B, L, D) of requests whose answer is to make something of ``kinds``, and their mask (B, L)."""
@@ -218,30 +233,21 @@ class PocketMllm(PocketUnderstanding):
         return Reply(self._said(said.ids), None, math.prod(said.probabilities))
 
     def think(self, request: Request) -> Thought:
-        """Reason about a request and rewrite it.
+        """Reason about a request and rewrite it; of an edit, also foresee what it leads to.
 
         Raises:
             UserError: the thought has no rewritten prompt.
         """
         ids = self._hear(request, self.thought_turn(request.text, None), THOUGHT_TOKENS).ids
-        reasoning, rest = _split(ids, self._id(REWRITE))
-        prompt, caption = _split(rest, self._id("<caption>"))
-        return Thought(self._said(reasoning), self._said(prompt), self._said(caption))
+        reasoning, prompt = (self._said(each) for each in _split(ids, self._id(REWRITE)))
+        edits = request.frames is not None and prompt
+        return Thought(reasoning, prompt, self.foresee(Request(prompt, request.frames)) if edits else "")
 
     def foresee(self, request: Request) -> str:
-        """What the edited film will show where it changes: the end of a thought about an instruction as it is said.
-
-        Empty if the model does not come to an end.
-        """
-        turn = self.thought_turn(request.text, None)
-        said = [
-            *self._words(NO_INFERENCE),
-            self._id(REWRITE),
-            *self._words(request.text),
-            self._id("<caption>"),
-        ]
-        spoken = self._hear(request, Turn(turn.ids + said, []), CHANGE_TOKENS)
-        return self._said(spoken.ids) if len(spoken.ids) < CHANGE_TOKENS else ""
+        """The plan of the film that an instruction leads to; empty if what the model says is no plan."""
+        spoken = self._hear(request, self.plan_turn(request.text, None), PLAN_WORDS + 1)
+        plan = self._said(spoken.ids)
+        return plan if read_plan(plan) else ""
 
     def embeddings(self, frames: np.ndarray) -> Tensor:
         """What the model's own ViT sees in films (B, F, H, W, 3): (B, tubes, D), the mean of each tube's tokens.

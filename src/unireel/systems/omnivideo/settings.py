@@ -20,7 +20,7 @@ class Budgets:
 
     source: int = 180
     visual: int = 40
-    text: int = 208
+    text: int = TEXT_LENGTH
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Settings:
         segments: of the context that are used.
         words_only: whether films from words are made from words alone, as the base model makes them; visual tokens
             then speak of edits only.
-        told: what the decoder of an edit is told will change: "nothing", what was "thought" in think mode, or else what
-            is "foreseen" by the language model.
+        told: the words that the decoder of an edit hears in place of the instruction: "nothing", the plan that was
+            "thought" in think mode, or else the one that is "foreseen" by the language model.
         budgets: of the context.
-        prompt_length, caption_length: words and marks of a text, with its end mark; prompts may be plans.
+        prompt_length: words and marks of a text, with its end mark; it may be a plan.
         t2i, i2i, v2v: how these tasks are sampled; as films are from words where None.
     """
 
@@ -54,7 +54,6 @@ class Settings:
     told: Literal["nothing", "thought", "foreseen"] = "thought"
     budgets: Budgets = field(default_factory=Budgets)
     prompt_length: int = TEXT_LENGTH
-    caption_length: int = 129
     t2i: Sampling | None = None
     i2i: Sampling | None = None
     v2v: Sampling | None = None

@@ -65,8 +65,8 @@ class Thought:
     Attributes:
         reasoning: why it is rewritten as it is.
         prompt: the request as the decoder should hear it.
-        caption: for edits, what the edited film will show where it changes
-            (:func:`~unireel.world.language.plan_of_change`); empty otherwise.
+        caption: for edits, what the edited film will show, all of it
+            (:func:`~unireel.world.language.plan_after`); empty otherwise.
     """
 
     reasoning: str

@@ -12,10 +12,11 @@ from unireel.world.language.parser import Reading, parse, read
 from unireel.world.language.plans import (
     PLAN_WORDS,
     beyond_first_frame,
+    clauses_after,
     in_order_of_mention,
+    plan_after,
     plan_for,
     plan_numbers,
-    plan_of_change,
     read_plan,
 )
 from unireel.world.language.prompts import Prompt, prompt_for
@@ -44,12 +45,13 @@ __all__ = [
     "caption_facts",
     "caption_for",
     "caption_score",
+    "clauses_after",
     "in_order_of_mention",
     "parse",
     "parse_instruction",
+    "plan_after",
     "plan_for",
     "plan_numbers",
-    "plan_of_change",
     "prompt_for",
     "questions_for",
     "read",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 from unireel.errors import UsageError
 from unireel.world.facts import motion_value
@@ -113,33 +114,40 @@ def beyond_first_frame(plan: str) -> str:
     return ". ".join(clauses)
 
 
-def plan_of_change(source: Scene, target: Scene) -> str:
-    """What a plan of ``target`` says where it differs from ``source``: what an edit leads to, without what it leaves.
+class PlanClause(NamedTuple):
+    """An object of an edited film's plan: its number in the edited film and in the source (-1 if it is new), and
+    whether it is kept as it was."""
 
-    The film's style and background if they change; of a new object its clause; of a changed one that and where it is at
-    first, and what it does only if that changes; of a removed one that there is none there. Empty if nothing changes.
+    target: int
+    source: int
+    kept: bool
+
+
+def clauses_after(source: Scene, target: Scene) -> list[PlanClause]:
+    """The objects of ``target``, an edit of ``source``, in the order in which its plan names them.
+
+    First what the edit changes or adds, as the instruction is about it; then the others by what can be seen: moving
+    before still, by shape, colour and place.
     """
-    said = [
-        f"{value} {name}"
-        for name, value, before in (
-            ("style", target.style, source.style),
-            ("background", target.background, source.background),
-        )
-        if value != before
-    ]
-    gone = len(source.objects) > len(target.objects)
-    for number, figure in enumerate(source.objects if gone else target.objects):
-        others = target.objects if gone else source.objects
-        other = others[number] if number < len(others) else None
-        if figure == other:
-            continue
-        clause = f"{figure.size} {figure.colour} {figure.shape} at {_place(figure.x, figure.y, source)}"
-        if gone:
-            said.append(f"no {clause}")
-            break
-        moves = other is None or other.events != figure.events
-        said.append(_clause(figure, target) if moves else clause)
-    return ". ".join(said) + "." if said else ""
+    clauses, gone = [], 0
+    for number, figure in enumerate(target.objects):
+        if len(target.objects) < len(source.objects) and figure != source.objects[number + gone]:
+            gone = 1
+        known = number + gone < len(source.objects)
+        kept = known and figure == source.objects[number + gone]
+        clauses.append(PlanClause(number, number + gone if known else -1, kept))
+
+    def rank(clause: PlanClause) -> tuple:
+        figure = target.objects[clause.target]
+        look = (SHAPES.index(figure.shape), tuple(COLOURS).index(figure.colour), figure.x, figure.y)
+        return (clause.kept, not figure.events, *look)
+
+    return sorted(clauses, key=rank)
+
+
+def plan_after(source: Scene, target: Scene) -> str:
+    """The plan of ``target``, an edit of ``source``, in the order of :func:`clauses_after`."""
+    return plan_for(target, [clause.target for clause in clauses_after(source, target)])
 
 
 def read_plan(plan: str, size: int = 48, frames: int = CLIP_FRAMES) -> Scene | None:

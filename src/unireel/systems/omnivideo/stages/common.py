@@ -33,6 +33,8 @@ class OmniVideoConfig:
 
     Attributes:
         start_from: a base model, or what an earlier stage exported.
+        parts: exports whose component of that name takes the place of the model's own, such as the editor of a training
+            that went on beside that of the language model.
         sizes: of the new parts, where it starts from a base model.
         settings: entries of :class:`~unireel.systems.omnivideo.settings.Settings` that replace the model's own.
         mixture: of the data.
@@ -44,6 +46,7 @@ class OmniVideoConfig:
     """
 
     start_from: str = "pocket/base"
+    parts: dict[str, str] = field(default_factory=dict)
     sizes: Sizes = field(default_factory=Sizes)
     settings: dict[str, Any] = field(default_factory=dict)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
@@ -69,6 +72,8 @@ class OmniVideoStage(Stage):
         else:
             settings = changed(Settings(), config.settings)
             self.model = OmniVideo.from_base(model, settings, config.sizes, config.new_seed)
+        for name, folder in config.parts.items():
+            replace_part(self.model, name, folder)
         self.mixture = Mixture(config.mixture)
         for part in trained_parts(self.model).values():
             part.requires_grad_(False)
@@ -121,6 +126,8 @@ class OmniVideoStage(Stage):
         for sample in samples:
             if sample.thought:
                 turns.append(mllm.thought_turn(sample.text, sample.thought))
+            elif sample.task == "plan":
+                turns.append(mllm.plan_turn(sample.text, sample.plan))
             elif sample.task in MAKING:
                 turns.append(mllm.turn(as_heard(sample.text, group, sample.source is not None), group))
             else:
@@ -130,6 +137,21 @@ class OmniVideoStage(Stage):
         for row, turn in enumerate(turns):
             weights[row, : len(turn.weights)] = torch.tensor(turn.weights)
         return {**vars(heard), "weights": weights}
+
+
+def replace_part(model: OmniVideo, name: str, folder: str) -> None:
+    """Give a part of ``model`` the weights that an export has, in place.
+
+    Raises:
+        UsageError: the model has no such part, or that of the export has another shape.
+    """
+    own, other = (trained_parts(each).get(name) for each in (model, load(folder, device="cpu")))
+    if own is None or other is None:
+        raise UsageError(f"stage_config.parts: {name}: the model or '{folder}' has no such part")
+    shapes = [{key: value.shape for key, value in part.state_dict().items()} for part in (own, other)]
+    if shapes[0] != shapes[1]:
+        raise UsageError(f"stage_config.parts: {name}: that of '{folder}' has another shape")
+    own.load_state_dict(other.state_dict())
 
 
 def changed(settings: Settings, entries: Mapping[str, Any]) -> Settings:

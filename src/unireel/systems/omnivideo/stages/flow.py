@@ -29,6 +29,7 @@ from unireel.systems.omnivideo.speech import Kind, Request
 from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, heard_of
 from unireel.systems.omnivideo.stages.mixture import EDITS, MAKING, Sample
 from unireel.training.stage import ParameterRule
+from unireel.world.language import plan_after
 
 CONTEXT_MULTIPLE = 128
 """Contexts of a training have lengths that are multiples of this: each length is compiled once."""
@@ -133,7 +134,7 @@ class FlowStage(OmniVideoStage):
             if edits
             else 0,
             "visual": visual * model.adapter.config["queries"],
-            "text": own.prompt_length + (own.caption_length if self.config.mixture.captions else 0),
+            "text": own.prompt_length,
         }
 
     def _fits(self, group: Kind) -> None:
@@ -166,22 +167,18 @@ class FlowStage(OmniVideoStage):
         latents = np.stack([self._wanted(each)[:, frames] for each in samples])
         source = np.zeros_like(latents)
         for row, sample in enumerate(samples):
-            if sample.origin >= 0:
-                source[row] = self.film_latents[sample.origin][:, frames]
+            if sample.task in EDITS:
+                source[row] = self.film_latents[sample.shown][:, frames]
         drops = random.random((3, len(samples))) < np.array(
             [[own.drop_text], [own.drop_visual], [own.drop_source]]
         )
         drop_text, drop_visual, drop_source = torch.from_numpy(drops)
         edits = torch.tensor([sample.task in EDITS for sample in samples])
         texts = [
-            "" if drop else sample.text for sample, drop in zip(samples, drop_text.tolist(), strict=True)
-        ]
-        captions = [
-            "" if drop else sample.caption for sample, drop in zip(samples, drop_text.tolist(), strict=True)
+            "" if drop else sample.plan or sample.text
+            for sample, drop in zip(samples, drop_text.tolist(), strict=True)
         ]
         ids, mask = tokenize(model.tokenizer, [*texts, ""], model.settings.prompt_length)
-        told, told_mask = tokenize(model.tokenizer, captions, model.settings.caption_length)
-        told_mask[torch.tensor([not caption for caption in captions])] = 0
         clean = random.random(len(samples)) < (0.0 if group == "image" else own.clean_first)
         return {
             **self.heard(samples, index),
@@ -192,8 +189,6 @@ class FlowStage(OmniVideoStage):
             "visual": ~drop_visual & (edits | (not model.settings.words_only)),
             "text": ids,
             "text_mask": mask,
-            "told": told,
-            "told_mask": told_mask,
             "clean": torch.from_numpy(clean),
         }
 
@@ -256,9 +251,6 @@ class FlowStage(OmniVideoStage):
             each if seen else None for each, seen in zip(adapted, batch["visual"].tolist(), strict=True)
         ]
         *texts, empty = own.texts(batch["text"], batch["text_mask"])
-        if batch["told_mask"].any():
-            told = own.texts(batch["told"], batch["told_mask"])
-            texts = [torch.cat(pair) for pair in zip(texts, told, strict=True)]
         sources: list[Tensor | None] = [None] * len(states)
         if model.settings.route == "tokens" and batch["given"].any():
             rows = batch["given"].nonzero().flatten()
@@ -295,10 +287,16 @@ class FlowStage(OmniVideoStage):
         source = np.stack([self.mixture.films.frames[pair.source] for pair in chosen])
         seen = np.stack([self.mixture.seen.frames[pair.source] for pair in chosen])
         requests = [Request(pair.instruction, film) for pair, film in zip(chosen, seen, strict=True)]
+        plans = [
+            plan_after(self.mixture.seen.scene(pair.source), pairs.scene(place))
+            for place, pair in enumerate(chosen)
+        ]
+        plans = plans if self.config.mixture.captions else None
         noise = torch.randn((count, *self.edit_latents.shape[1:]), generator=torch.Generator().manual_seed(0))
         latents = np.stack([self.film_latents[pair.source] for pair in chosen]).astype(np.float32)
         sampling = Sampling(12, self.config.shift, 1.0)
-        state = model.latents(requests, noise, sampling, source=torch.from_numpy(latents).to(self.device))
+        source_latents = torch.from_numpy(latents).to(self.device)
+        state = model.latents(requests, noise, sampling, plans, source=source_latents)
         return to_frames(decode(model.vae, state)), pairs.frames[:count], source
 
 

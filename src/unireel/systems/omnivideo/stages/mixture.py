@@ -6,7 +6,7 @@ Within a batch everything has one resolution and one number of frames, so that t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,17 +22,18 @@ from unireel.systems.omnivideo.speech import Kind, Thought
 from unireel.world.language import (
     STATIC_TYPES,
     caption_for,
+    clauses_after,
+    plan_after,
     plan_for,
-    plan_of_change,
     prompt_for,
     questions_for,
 )
-from unireel.world.scene import CLIP_FRAMES, FPS
+from unireel.world.scene import CLIP_FRAMES, FPS, Camera, Scene
 
-Task = Literal["t2v", "v2v", "t2i", "i2i", "question", "caption", "think"]
+Task = Literal["t2v", "v2v", "t2i", "i2i", "question", "caption", "think", "plan"]
 GROUPS: dict[Kind, tuple[Task, ...]] = {
-    "video": ("t2v", "v2v", "question", "caption", "think"),
-    "image": ("t2i", "i2i", "question", "think"),
+    "video": ("t2v", "v2v", "question", "caption", "think", "plan"),
+    "image": ("t2i", "i2i", "question", "think", "plan"),
 }
 """Tasks that share a batch."""
 EDITS = ("v2v", "i2i")
@@ -57,8 +58,9 @@ class MixtureConfig:
         films_from: the batch from which films take part: before, all are pictures, which cost a fifth.
         editing_from: the batch from which edits take part: the first sub-stage makes only.
         indirect: share of prompts and instructions of "think" that are said indirectly; the others need no inference.
-        captions: share of edits whose texts are followed by what the edited film shows where it changes, as think mode
-            predicts it.
+        captions: share of edits whose text is the plan of the edited film instead of the instruction, see ``told`` of
+            :class:`~unireel.systems.omnivideo.settings.Settings`. In a picture's plan nothing moves, or all that the
+            film does whose first frame it is.
         thought_edits: share of "think" that is about edits.
         data_seed: of everything random.
     """
@@ -108,9 +110,11 @@ class Sample:
         source: frames that the language model sees, (F, H, W, 3) uint8, or None.
         answer: of a question or a caption.
         thought: of "think".
+        plan: of what an edit leads to; empty if it is not told.
+        about: of each of the plan's objects its number in the source film, -1 if it is new.
+        changes: whether the first of them is what the edit changes or adds.
         place: number of the film (of the edit, for edits) that is to be made, -1 if nothing is.
-        origin: number of an edit's source film, -1 elsewhere.
-        caption: what the edited film shows where it changes; empty if it is not told.
+        shown: number of the film that the language model sees, -1 if there is none.
     """
 
     task: Task
@@ -118,9 +122,11 @@ class Sample:
     source: np.ndarray | None = None
     answer: str = ""
     thought: Thought | None = None
+    plan: str = ""
+    about: tuple[int, ...] = ()
+    changes: bool = False
     place: int = -1
-    origin: int = -1
-    caption: str = ""
+    shown: int = -1
 
 
 class Mixture:
@@ -133,7 +139,7 @@ class Mixture:
         self.seen = FilmCache(config.films)
         self.count = min(config.used_films, len(self.seen))
         self.films = retimed_cache(self.seen, config.fps, self.count)
-        edits = any(config.shares.get(task, 0) for task in (*EDITS, "think"))
+        edits = any(config.shares.get(task, 0) for task in (*EDITS, "think", "plan"))
         self.edits = EditPairs(self.seen, config.edit_count, self.count, config.fps) if edits else None
 
     def latents(self, vae: nn.Module, digest: str) -> tuple[np.ndarray, np.ndarray]:
@@ -180,18 +186,19 @@ class Mixture:
     def sample(self, task: Task, group: Kind, position: int, random: np.random.Generator) -> Sample:
         """A sample of ``task`` from an endless shuffled sequence."""
         seed = int(random.integers(2**31))
-        if task in EDITS or (task == "think" and random.random() < self.config.thought_edits):
+        about_edits = task in (*EDITS, "plan")
+        if about_edits or (task == "think" and random.random() < self.config.thought_edits):
             return self._edit(task, group, position, seed, random)
         place = epoch_order(self.config.data_seed, self.count, position)
         scene = self.seen.scene(place)
         frames = self._shown(place, group)
         if task == "caption":
-            return Sample(task, "", frames, caption_for(scene))
+            return Sample(task, "", frames, caption_for(scene), shown=place)
         if task == "question":
             asked = questions_for(scene, seed)
             asked = [each for each in asked if group == "video" or each.type in STATIC_TYPES] or asked
             question = asked[int(random.integers(len(asked)))]
-            return Sample(task, question.text, frames, question.answer)
+            return Sample(task, question.text, frames, question.answer, shown=place)
         prompt = prompt_for(scene, seed).text
         if task == "think":
             found = indirect_for(prompt, scene, seed) if random.random() < self.config.indirect else None
@@ -206,21 +213,31 @@ class Mixture:
         place = epoch_order(self.config.data_seed + 1, len(self.edits), position)
         pair = self.edits.pairs[place]
         source = self.seen.scene(pair.source)
-        change = plan_of_change(source, self.edits.scene(place))
         frames = self._shown(pair.source, group)
         if task == "think":
             wanted = random.random() < self.config.indirect
             found = indirect_for(pair.instruction, source, seed) if wanted else None
             said, why = (found.text, found.reasoning) if found else (pair.instruction, NO_INFERENCE)
-            return Sample(task, said, frames, thought=Thought(why, pair.instruction, change))
-        told = random.random() < self.config.captions
+            return Sample(task, said, frames, thought=Thought(why, pair.instruction), shown=pair.source)
+        about, changes, plan = (), False, ""
+        if task == "plan" or random.random() < self.config.captions:
+            target = self.edits.scene(place)
+            if group == "image" and (task == "plan" or random.random() < 0.5):
+                # Nothing tells of a single picture that anything moves in it.
+                source, target = _stilled(source), _stilled(target)
+            clauses = clauses_after(source, target)
+            about = tuple(clause.source for clause in clauses)
+            changes = bool(clauses) and not clauses[0].kept
+            plan = plan_after(source, target)
         return Sample(
             task,
             pair.instruction,
             frames,
+            plan=plan,
+            about=about,
+            changes=changes,
             place=place,
-            origin=pair.source,
-            caption=change if told else "",
+            shown=pair.source,
         )
 
     def _shown(self, place: int, group: Kind) -> np.ndarray:
@@ -254,3 +271,9 @@ class Mixture:
                 f"{frames} x {side}x{side} at {self.config.fps} fps: {numbers}{start}{way}"
             )
         return lines
+
+
+def _stilled(scene: Scene) -> Scene:
+    """What the first frame of ``scene`` shows, if nothing moves."""
+    figures = tuple(replace(figure, events=()) for figure in scene.objects)
+    return replace(scene, objects=figures, camera=Camera())

@@ -1,5 +1,7 @@
 """What is measured of Omni-Video alone, on models that do all right or all wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,9 @@ from unireel.clip import Clip
 from unireel.data.indirect import indirect_for
 from unireel.errors import UserError
 from unireel.evaluation.worldbench.setting import Setting
-from unireel.systems.omnivideo.measures import CHAIN, Chains, Routing, Thinking
+from unireel.systems.omnivideo.measures import CHAIN, Chains, Foreseeing, Routing, Thinking
 from unireel.systems.omnivideo.speech import Reply, Thought
+from unireel.world.language import plan_after, plan_for
 from unireel.world.render import render
 
 SETTING = Setting("test", 0, 48, None, None, 4)
@@ -102,6 +105,40 @@ def test_thinking_is_measured_against_not_thinking(part):
     scores = task.scores({part: [each.record for each in outcomes]})
     assert scores["think/off"].value == 0
     assert scores["think/on"].value == scores["think/understood"].value == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "right", "fulfils"),
+    [
+        (lambda edit: plan_after(edit.source, edit.target), 1.0, 1.0),
+        (lambda edit: plan_for(edit.source), 0.0, 0.0),
+        (lambda edit: "", 0.0, 0.0),
+        (lambda edit: f"{plan_for(edit.target).split('.')[0]}. {clause_of(edit)}.", None, None),
+    ],
+)
+def test_plans_are_judged_by_what_they_say(rule, right, fulfils):
+    task = Foreseeing()
+    items = [item for part in task.parts for item in items_of(task, part, 5)]
+    edits = {(item.text, item.source.frames.tobytes()): item.edit for item in items}
+    model = SimpleNamespace(foresee=lambda text, clip: rule(edits[text, clip.frames.tobytes()]))
+    records = {}
+    for outcome in task.run(model, items, SETTING):
+        records.setdefault(outcome.record["part"], []).append(outcome.record)
+    scores = task.scores(records)
+    assert set(scores) == {
+        *task.parts,
+        *(f"plan/{each}" for each in ("overall", "fulfils", "objects", "motions")),
+    }
+    if right is None:  # one object of each film: enough only where there is one
+        single = [len(item.edit.target.objects) == 1 for item in items]
+        assert 0 < scores["plan/objects"].value <= sum(single) / len(items)
+        return
+    assert scores["plan/overall"].value == right
+    assert scores["plan/fulfils"].value == pytest.approx(fulfils, abs=0.1)
+
+
+def clause_of(edit) -> str:
+    return plan_after(edit.source, edit.target).rstrip(".").split(". ")[1]
 
 
 class Painter:

@@ -145,6 +145,23 @@ def test_an_open_gate_copies_and_a_closed_one_draws(make_model, route, editor, p
     assert (found[-30.0][1] - alone.output[1]).abs().max() < 1e-4, "the editor starts as the decoder"
 
 
+def test_a_gate_can_be_sharp_and_cautious(make_model):
+    model = make_model(route="channels", copies=True, sharpness=3.0, caution=2.0)
+    model.decoder.prediction = "data"
+    bias = model.transformer.proj_out.bias.data.view(-1, 5)[:, -1]
+    bias.fill_(1.0)
+    context = model.assemble([Row(text=torch.randn(3, model.transformer.config["text_dim"]))] * 2)
+    state, source = torch.randn(2, 2, 4, 5, 12, 12)
+    for times in (torch.tensor([1000.0, 250.0]), torch.tensor([[1000.0] * 5, [250.0] * 5])):
+        with torch.no_grad():
+            drawn = model.decoder.draw(state, times, context, source)
+        torch.testing.assert_close(drawn.copied, torch.ones_like(drawn.copied))
+        for row, logit in enumerate((3 * (1 - 2), 3 * (1 - 0.5))):
+            share = torch.tensor(logit).sigmoid()
+            wanted = share * source[row] + (1 - share) * drawn.drawn[row]
+            torch.testing.assert_close(drawn.output[row], wanted)
+
+
 def test_films_from_words_are_the_base_s(make_model, untrained):
     settings = {"route": "channels", "copies": True, "editor": True, "words_only": True}
     model, base = make_model(**settings), unireel.load(untrained)

@@ -216,6 +216,41 @@ def test_the_editor_alone_learns_and_only_where_it_is_told(folders, tmp_path):
         stage_of(FlowStage, folders, tensors=["nothing.*"])
 
 
+def test_ranks_of_several_trainings_do_not_add_up(folders, tmp_path):
+    options = {
+        "train": ["editor"],
+        "tensors": ["editor.blocks.*"],
+        "low_rank": {"editor.blocks.*": 2},
+    }
+    first = stage_of(FlowStage, folders, EDITS_ONLY, settings=EDITOR, **options)
+    with torch.no_grad():
+        for name, each in first.module.named_parameters():
+            if name.endswith(".up"):
+                each.normal_()
+    first.export(tmp_path / "one")
+    start = {**options, "start_from": str(tmp_path / "one")}
+    again = stage_of(FlowStage, folders, EDITS_ONLY, low_rank_of={"editor": "transformer"}, **start)
+    added = stage_of(FlowStage, folders, EDITS_ONLY, **start)
+    name = "blocks.0.attn1.to_q"
+    base = again.model.transformer.get_submodule(name).weight
+    one, two, three = (each.module["editor"].get_submodule(name) for each in (first, again, added))
+    assert torch.equal(two.weight, base) and not torch.allclose(three.weight, base)
+    torch.testing.assert_close(two.whole(), one.whole(), rtol=0.02, atol=0.02)  # it was written in bfloat16
+
+
+def test_a_part_of_another_training_takes_the_place_of_the_model_s(folders, tmp_path):
+    other = stage_of(FlowStage, folders, EDITS_ONLY, settings=EDITOR)
+    with torch.no_grad():
+        other.model.editor.proj_out.bias.add_(1.0)
+    other.export(tmp_path / "other")
+    parts = {"editor": str(tmp_path / "other")}
+    stage = stage_of(FlowStage, folders, EDITS_ONLY, settings=EDITOR, parts=parts)
+    difference = stage.model.editor.proj_out.bias - stage.model.transformer.proj_out.bias.mean()
+    assert difference.mean() > 0.5
+    with pytest.raises(UsageError, match=r"stage_config\.parts: editor: the model or '.*' has no such part"):
+        stage_of(FlowStage, folders, EDITS_ONLY, parts=parts)
+
+
 def test_films_from_words_have_no_visual_tokens_if_words_are_all(folders):
     mixture = {"shares": {"t2v": 1.0, "v2v": 1.0}, "pictures": 0.0}
     stage = stage_of(FlowStage, folders, mixture, settings={"words_only": True}, drop_visual=0.0)

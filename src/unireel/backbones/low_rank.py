@@ -66,6 +66,17 @@ def add_low_rank(module: nn.Module, ranks: Mapping[str, int], seed: int = 0) -> 
     return changed
 
 
+@torch.no_grad()
+def approximate(layer: LowRankLinear, base: Tensor) -> None:
+    """Let ``layer`` be ``base`` plus the nearest of its rank to the matrix that it had."""
+    up, size, down = torch.linalg.svd(layer.whole() - base, full_matrices=False)
+    rank = min(len(size), layer.down.shape[0])
+    root = size[:rank].sqrt()
+    layer.up.zero_()[:, :rank] = up[:, :rank] * root
+    layer.down.zero_()[:rank] = root[:, None] * down[:rank]
+    layer.weight.copy_(base)
+
+
 @contextmanager
 def as_matrices(module: nn.Module) -> Iterator[None]:
     """Within, every :class:`LowRankLinear` of ``module`` is an ordinary linear layer of the same function."""

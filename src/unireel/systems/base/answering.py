@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
-from unireel.backbones.decoding import Said, decode, film_features
+from unireel.backbones.decoding import Forbidden, Said, decode, film_features
 from unireel.backbones.vlm import Turn, caption_turn, layout_of, question_turn, view_slots, visual_patches
 from unireel.clip import Clip
 from unireel.errors import UserError
@@ -136,8 +136,20 @@ class Answerer:
     def caption(self, clips: Sequence[Clip], batch: int, judge: bool = True) -> list[Answer]:
         """Describe each film: the likeliest caption that names no object twice, found by a beam search."""
         turns = [caption_turn(self.tokenizer, None)] * len(clips)
-        search = partial(decode, most=CAPTION_TOKENS, beams=CAPTION_BEAMS, forbidden=self._repeated)
-        return self._say(self._prepared(clips, judge), turns, search, batch, _per_token)
+        return self.continued(clips, turns, CAPTION_TOKENS, self._repeated, batch, judge)
+
+    def continued(
+        self,
+        clips: Sequence[Clip],
+        turns: Sequence[Turn],
+        most: int,
+        forbidden: Forbidden,
+        batch: int = 1,
+        judge: bool = False,
+    ) -> list[Answer]:
+        """What likely follows each turn about a film, at most ``most`` tokens, found by a beam search."""
+        search = partial(decode, most=most, beams=CAPTION_BEAMS, forbidden=forbidden)
+        return self._say(self._prepared(clips, judge), list(turns), search, batch, _per_token)
 
     def _prepared(self, clips: Sequence[Clip], judge: bool) -> list[Prepared]:
         """Each film, prepared once."""

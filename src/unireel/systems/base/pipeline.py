@@ -41,9 +41,8 @@ from unireel.flow.sampling import sample
 from unireel.hub import component
 from unireel.systems.base.answering import Answer, Answerer, check_words
 from unireel.systems.base.verifying import Chosen, choose, shown_at_once, verify_each
-from unireel.world.facts import Fact, holds_in
-from unireel.world.language import PLAN_WORDS, beyond_first_frame, parse, read_plan
-from unireel.world.sampling import is_placed
+from unireel.world.facts import Fact
+from unireel.world.language import PLAN_WORDS, beyond_first_frame, parse, plan_worth, read_plan
 from unireel.world.scene import CLIP_FRAMES, FPS
 
 CARD = "unireel.json"
@@ -274,7 +273,7 @@ class BasePipeline(DiffusionPipeline):
             asked, own = [prompts[i] for i in waiting], [generators[i] for i in waiting]
             drawn = write_plans(self.planner, self.tokenizer, asked, own)
             for i, plan in zip(waiting, drawn, strict=True):
-                found = _worth(plan, prompts[i])
+                found = plan_worth(plan, parse(prompts[i]))
                 if found > worth[i]:
                     plans[i], worth[i] = plan, found
         return plans if placed else [beyond_first_frame(each) for each in plans]
@@ -483,15 +482,6 @@ class BasePipeline(DiffusionPipeline):
         clips = [Clip(np.asarray(each)[None], FPS).resized(self.size, self.size) for each in images]
         pixels = to_pixels(np.stack([clip.frames for clip in clips for _ in range(copies)]))
         return encode(self.vae, pixels.to(self.device, self.vae.dtype))
-
-
-def _worth(plan: str, prompt: str) -> tuple[float, bool]:
-    """The share of what ``prompt`` says that ``plan`` holds (-1 if it cannot be read), and whether all has room."""
-    scene, facts = read_plan(plan), parse(prompt)
-    if scene is None:
-        return -1.0, False
-    held = sum(holds_in(scene, fact) for fact in facts) / max(len(facts), 1)
-    return held if facts else 1.0, is_placed(scene)
 
 
 def save_component(part: Any, folder: Path, dtype: torch.dtype) -> None:

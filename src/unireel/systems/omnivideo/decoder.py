@@ -85,6 +85,7 @@ class Decoder:
         prediction: what it puts out, see :func:`~unireel.backbones.wan.predict_velocity`.
         route: how source films come in.
         copies: whether what reads source films has a gate (:func:`add_gate`) on what it copies of them.
+        sharpness, caution: of the gate, see :class:`~unireel.systems.omnivideo.settings.Settings`.
         editor: reads source films in place of ``transformer``, which then knows of none.
     """
 
@@ -95,9 +96,12 @@ class Decoder:
         route: Route = "tokens",
         copies: bool = False,
         editor: WanTransformer3DModel | None = None,
+        sharpness: float = 1.0,
+        caution: float = 0.0,
     ) -> None:
         self.transformer, self.prediction, self.route = transformer, prediction, route
         self.copies, self.editor = copies, editor
+        self.sharpness, self.caution = sharpness, caution
         self.mask = ContextMask(transformer)
         self.editor_mask = self.mask if editor is None else ContextMask(editor)
 
@@ -152,7 +156,9 @@ class Decoder:
             return Drawn(output[:, :channels])
         # m source + (1 - m) drawn, m = 0 without a source; of data, or of the velocities towards both.
         logits = output[:, channels:].float()
-        share = logits.sigmoid() * given.view(-1, 1, 1, 1, 1)
+        late = flow_times / 1000 if flow_times.ndim == 2 else flow_times[:, None] / 1000  # (B, T or 1)
+        decided = self.sharpness * (logits - self.caution * late[:, None, :, None, None])
+        share = decided.sigmoid() * given.view(-1, 1, 1, 1, 1)
         kept = source if self.prediction == "data" else velocity_from(state, source, flow_times)
         return Drawn(share * kept + (1 - share) * output[:, :channels], logits, output[:, :channels])
 

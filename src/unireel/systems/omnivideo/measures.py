@@ -1,7 +1,8 @@
-"""What WorldBench measures of Omni-Video alone: routing, think mode, and chains of edits."""
+"""What WorldBench measures of Omni-Video alone: routing, foreseen plans, think mode, and chains of edits."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +22,9 @@ from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Outcome, Record, Task
 from unireel.systems.omnivideo.speech import Kind, Thought, as_heard
 from unireel.world.checker import check
-from unireel.world.edits import Edit, edit_for
-from unireel.world.language import prompt_for, questions_for
+from unireel.world.edits import OPERATIONS, Edit, edit_for
+from unireel.world.facts import holds_in, motion_value
+from unireel.world.language import prompt_for, questions_for, read_plan
 from unireel.world.render import render
 from unireel.world.scene import Scene
 
@@ -101,6 +103,73 @@ class Routing(Task):
     def exhibits(self, part: str, records: Sequence[Record], setting: Setting, films: Path) -> list[Exhibit]:
         """There are no films."""
         return []
+
+
+class Foreseeing(Edits):
+    """Plans of edited films, before anything is drawn: the edits of :class:`Edits`, judged by what is said.
+
+    ``plan/fulfils``: the instruction's facts hold in the plan. ``plan/objects``: it has the edited film's objects, each
+    with size, colour and shape; ``plan/motions``: with what they do. ``plan/overall`` and ``plan/<operation>``: all of
+    it, with background, style and camera. Places and times are not judged; of a film in grayscale, colours are not.
+    """
+
+    name = "plan"
+    parts = tuple(f"plan/{each}" for each in OPERATIONS)
+    needs = "foresee"
+
+    def run(self, model: Any, items: Sequence[EditItem], setting: Setting) -> list[Outcome]:
+        """Have the plans foreseen, and compare them with the edited films' scenes."""
+        outcomes = []
+        for item in items:
+            plan = model.foresee(item.text, item.source)
+            record = {"part": item.part, "index": item.index, "prompt": item.text, "plan": plan}
+            outcomes.append(Outcome(record | _compared(read_plan(plan, item.edit.target.size), item.edit)))
+        return outcomes
+
+    def scores(self, records: Mapping[str, Sequence[Record]]) -> dict[str, Score]:
+        """See the class."""
+        found = [each for part in self.parts for each in records.get(part, ())]
+        if not found:
+            return {}
+        names = {"overall": "right", "fulfils": "fulfils", "objects": "objects", "motions": "motions"}
+        return {f"plan/{name}": rate([each[key] for each in found]) for name, key in names.items()} | {
+            part: rate([each["right"] for each in records[part]]) for part in self.parts if records.get(part)
+        }
+
+    def exhibits(self, part: str, records: Sequence[Record], setting: Setting, films: Path) -> list[Exhibit]:
+        """There are no films."""
+        return []
+
+
+def _compared(plan: Scene | None, edit: Edit) -> dict[str, bool]:
+    """What is right of a plan."""
+    if plan is None:
+        return dict.fromkeys(("right", "fulfils", "objects", "motions"), False)
+    colours = edit.source.style != "grayscale"
+
+    def figures(scene: Scene, moving: bool) -> Counter:
+        return Counter(
+            (
+                each.size,
+                each.colour if colours else "",
+                each.shape,
+                tuple(motion_value(event) for event in each.events) if moving else (),
+            )
+            for each in scene.objects
+        )
+
+    target = edit.target
+    fulfils = all(holds_in(plan, fact) for fact in edit.facts)
+    objects, motions = (figures(plan, moving) == figures(target, moving) for moving in (False, True))
+    film = all(
+        one == two
+        for one, two in (
+            (plan.background, target.background),
+            (plan.style, target.style),
+            (plan.camera.motion, target.camera.motion),
+        )
+    )
+    return {"right": fulfils and motions and film, "fulfils": fulfils, "objects": objects, "motions": motions}
 
 
 class Indirectly:
@@ -310,8 +379,8 @@ class Chains(Task):
 
 
 def all_measures() -> tuple[Task, ...]:
-    """Every task: films from words, edits, routing, think mode, chains of edits."""
-    return TextToVideo(), Edits(), Routing(), Thinking(), Chains()
+    """Every task: films from words, edits, their plans, routing, think mode, chains of edits."""
+    return TextToVideo(), Edits(), Foreseeing(), Routing(), Thinking(), Chains()
 
 
 def _thought(model: Any, item: IndirectFilm | IndirectEdit) -> Thought | None:

@@ -120,7 +120,8 @@ class OmniVideo(BasePipeline):
         self.mllm = PocketMllm(vlm, tokenizer, profile.first_frame_only)
         self.conditioner = Conditioner(text_encoder, vision_head, adapter, visual_context, settings.segments)
         self.assemble = Assembler(profile, vars(settings.budgets))
-        self.decoder = Decoder(transformer, prediction, settings.route, settings.copies, editor)
+        gate = settings.copies, editor, settings.sharpness, settings.caution
+        self.decoder = Decoder(transformer, prediction, settings.route, *gate)
 
     # Whole models
 
@@ -401,6 +402,14 @@ class OmniVideo(BasePipeline):
             UserError: the text is empty or has unknown words, or the model's thought is unfinished.
         """
         return self.mllm.think(self._about("instruction" if clip else "prompt", text, clip))
+
+    def foresee(self, instruction: str, clip: Clip) -> str:
+        """The plan of the film that an edit of ``clip`` leads to; empty if the model's words are no plan.
+
+        Raises:
+            UserError: the instruction is empty or has unknown words, or the film cannot be edited.
+        """
+        return self.mllm.foresee(self._about("instruction", instruction, clip))
 
     def reply(self, text: str, clip: Clip | None = None) -> Reply:
         """What the text head makes of ``text`` about ``clip``: an answer, or the wish to make a picture or a film."""

@@ -3,7 +3,7 @@
 Every request reads ``<s> [film] <ask> text <answer>``. What follows decides: words are an answer, ``<BOI> <EOI>`` and
 ``<BOV> <EOV>`` are the wish for a picture or a film, whose visual tokens the vision head reads from the states of all
 of it. A thought reads ``<s> [film] <think> text <answer> reasoning <rewrite> prompt``, what an edited film will show
-``<s> [film] <think> instruction <answer> <caption> plan``.
+``<s> film <think> instruction <answer> <caption> description <rewrite> plan``: what the film shows is said first.
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
@@ -35,6 +35,8 @@ from unireel.backbones.vlm import (
     visual_patches,
     visual_tokens,
 )
+from unireel.clip import Clip
+from unireel.systems.base.answering import Answerer
 from unireel.systems.omnivideo.speech import (
     MARKS,
     NEW_TOKENS,
@@ -46,11 +48,15 @@ from unireel.systems.omnivideo.speech import (
     Thought,
     as_heard,
 )
-from unireel.world.language import PLAN_WORDS, read_plan
+from unireel.world.language import PLAN_WORDS, named_twice, parse_instruction, plan_worth
 from unireel.world.language.vocabulary import words
+from unireel.world.scene import FPS
 
 ANSWER_TOKENS, THOUGHT_TOKENS = 128, 256
 """Longest answer and thought, in words and marks."""
+
+FORESEEN, WARMTH = 6, 0.7
+"""How often a plan is drawn at most, and the temperature of all but the first."""
 
 NO_INFERENCE = "nothing is hidden."
 """The reasoning about a request that says directly what it means."""
@@ -155,9 +161,10 @@ class PocketMllm(PocketUnderstanding):
         said.append(self.tokenizer.eos_token_id)
         return Turn(start + said, [0.0] * len(start) + [1.0] * len(said))
 
-    def plan_turn(self, instruction: str, plan: str | None) -> Turn:
-        """A request for the plan of an edited film and, in training, the plan."""
-        start = [*self.thought_turn(instruction, None).ids, self._id("<caption>")]
+    def plan_turn(self, instruction: str, description: str, plan: str | None) -> Turn:
+        """A request for the plan of an edited film and, in training, the plan; ``description``: the film's caption."""
+        told = [self._id("<caption>"), *self._words(description), self._id(REWRITE)]
+        start = [*self.thought_turn(instruction, None).ids, *told]
         said = [] if plan is None else [*self._words(plan), self.tokenizer.eos_token_id]
         return Turn(start + said, [0.0] * len(start) + [1.0] * len(said))
 
@@ -244,10 +251,34 @@ class PocketMllm(PocketUnderstanding):
         return Thought(reasoning, prompt, self.foresee(Request(prompt, request.frames)) if edits else "")
 
     def foresee(self, request: Request) -> str:
-        """The plan of the film that an instruction leads to; empty if what the model says is no plan."""
-        spoken = self._hear(request, self.plan_turn(request.text, None), PLAN_WORDS + 1)
-        plan = self._said(spoken.ids)
-        return plan if read_plan(plan) else ""
+        """The plan of the film that an instruction leads to; empty if the model says none.
+
+        The model first describes the film. Then it says the plan: first the likeliest one that a search finds; one that
+        lacks what the instruction asks for, or in which objects get in each other's way, is drawn again, up to
+        :data:`FORESEEN` times in all; then the best is taken.
+        """
+        assert request.frames is not None
+        clip, facts = Clip(request.frames, FPS), parse_instruction(request.text)
+        answerer = Answerer(self.model, self.tokenizer, request.frames.shape[1])
+        description = answerer.caption([clip], 1, judge=False)[0].text
+        turn = self.plan_turn(request.text, description, None)
+
+        def twice(said: list[int]) -> list[int]:
+            found = named_twice(self.tokenizer.convert_ids_to_tokens(said), words(description))
+            return self.tokenizer.convert_tokens_to_ids(sorted(found))
+
+        best, worth = "", (-0.5, False)
+        for seed in range(FORESEEN):
+            if seed:
+                plan = self._said(self._hear(request, turn, PLAN_WORDS + 1, WARMTH, seed).ids)
+            else:
+                plan = answerer.continued([clip], [turn], PLAN_WORDS + 1, twice)[0].text
+            found = plan_worth(plan, facts)
+            if found > worth:
+                best, worth = plan, found
+            if worth == (1.0, True):
+                break
+        return best
 
     def embeddings(self, frames: np.ndarray) -> Tensor:
         """What the model's own ViT sees in films (B, F, H, W, 3): (B, tubes, D), the mean of each tube's tokens.
@@ -264,9 +295,11 @@ class PocketMllm(PocketUnderstanding):
         known = self.tokenizer.get_vocab()
         return [word for word in words(text) if word not in known]
 
-    def _hear(self, request: Request, turn: Turn, most: int) -> Spoken:
+    def _hear(
+        self, request: Request, turn: Turn, most: int, temperature: float = 0.0, seed: int = 0
+    ) -> Spoken:
         film = request.frames[:1] if self.first_frame_only and request.frames is not None else request.frames
-        return self._speak(film, turn.ids, most, 0.0, 0)
+        return self._speak(film, turn.ids, most, temperature, seed)
 
     def _id(self, token: str) -> int:
         return self.tokenizer.convert_tokens_to_ids(token)

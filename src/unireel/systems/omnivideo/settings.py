@@ -34,6 +34,9 @@ class Settings:
         profile: "paper" or "released", see :mod:`~unireel.systems.omnivideo.profile`.
         route: of source films, see :class:`~unireel.systems.omnivideo.decoder.Decoder`.
         copies: whether a gate says what of a source film is copied.
+        sharpness, caution: of the gate: its logits are multiplied by the one, after the other times the flow's time was
+            taken from them. Undecided, it mixes source and drawing to what is neither; early it should rather draw,
+            since what is drawn like the source can still be copied, but what was copied stays.
         editor: whether edits have a decoder of their own, so that what is made from words stays as it was.
         segments: of the context that are used.
         words_only: whether films from words are made from words alone, as the base model makes them; visual tokens
@@ -48,6 +51,8 @@ class Settings:
     profile: Literal["paper", "released"] = "paper"
     route: Route = "tokens"
     copies: bool = False
+    sharpness: float = 1.0
+    caution: float = 0.0
     editor: bool = False
     segments: tuple[str, ...] = SEGMENTS
     words_only: bool = False

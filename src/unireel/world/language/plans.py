@@ -18,10 +18,12 @@ from functools import partial
 from typing import NamedTuple
 
 from unireel.errors import UsageError
-from unireel.world.facts import motion_value
+from unireel.world.facts import Fact, holds_in, motion_value
+from unireel.world.language.order import caption_order
 from unireel.world.language.parser import MOTIONS
 from unireel.world.language.phrases import called, plural, verb_phrase
 from unireel.world.language.vocabulary import words
+from unireel.world.sampling import is_placed
 from unireel.world.scene import (
     BACKGROUNDS,
     CAMERAS,
@@ -126,8 +128,7 @@ class PlanClause(NamedTuple):
 def clauses_after(source: Scene, target: Scene) -> list[PlanClause]:
     """The objects of ``target``, an edit of ``source``, in the order in which its plan names them.
 
-    First what the edit changes or adds, as the instruction is about it; then the others by what can be seen: moving
-    before still, by shape, colour and place.
+    First what the edit changes or adds, as the instruction is about it; then the others as captions of ``source`` do.
     """
     clauses, gone = [], 0
     for number, figure in enumerate(target.objects):
@@ -137,12 +138,8 @@ def clauses_after(source: Scene, target: Scene) -> list[PlanClause]:
         kept = known and figure == source.objects[number + gone]
         clauses.append(PlanClause(number, number + gone if known else -1, kept))
 
-    def rank(clause: PlanClause) -> tuple:
-        figure = target.objects[clause.target]
-        look = (SHAPES.index(figure.shape), tuple(COLOURS).index(figure.colour), figure.x, figure.y)
-        return (clause.kept, not figure.events, *look)
-
-    return sorted(clauses, key=rank)
+    order = [number for group in caption_order(source) for number in group.indices]
+    return sorted(clauses, key=lambda clause: order.index(clause.source) if clause.kept else -1)
 
 
 def plan_after(source: Scene, target: Scene) -> str:
@@ -166,6 +163,28 @@ def read_plan(plan: str, size: int = 48, frames: int = CLIP_FRAMES) -> Scene | N
         return Scene(figures, background, Camera(camera, amount), style, frames, size)
     except (ValueError, UsageError):
         return None
+
+
+def named_twice(said: Sequence[str], description: Sequence[str]) -> set[str]:
+    """The words that may not come next in a plan, because they would name an object twice.
+
+    Args:
+        said: words of the plan so far.
+        description: words of a caption of the film; what it names in the plural there may be several alike of.
+    """
+    if not said or said[-1] not in COLOURS:
+        return set()
+    named = {said[i + 1] for i, word in enumerate(said[:-1]) if word == said[-1] and said[i + 1] in SHAPES}
+    return {shape for shape in named if plural(shape) not in description}
+
+
+def plan_worth(plan: str, facts: Sequence[Fact]) -> tuple[float, bool]:
+    """The share of ``facts`` that hold in ``plan`` (-1 if it cannot be read), and whether its objects have room."""
+    scene = read_plan(plan)
+    if scene is None:
+        return -1.0, False
+    held = sum(holds_in(scene, fact) for fact in facts) / max(len(facts), 1)
+    return held if facts else 1.0, is_placed(scene)
 
 
 def _clause(figure: Object, scene: Scene) -> str:

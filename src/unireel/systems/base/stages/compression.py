@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen2VLForConditionalGeneration
 
-from unireel.backbones.low_rank import LowRankLinear, add_low_rank, as_matrices
+from unireel.backbones.low_rank import add_low_rank, approximate, as_matrices
 from unireel.backbones.understanding.pocket import PocketUnderstanding
 from unireel.backbones.vlm import language_states, layout_of, visual_tokens
 from unireel.data.cache import epoch_order
@@ -69,7 +69,7 @@ class CompressionStage(UnderstandingStage):
         student.load_state_dict(teacher.state_dict())
         changed = add_low_rank(student, config.low_rank)
         for name in changed:
-            _approximate(student.get_submodule(name), matrices[name])
+            approximate(student.get_submodule(name), matrices[name])
         self.teacher, self.student = teacher, student
         self.module = nn.ModuleDict({"vlm": student})
 
@@ -136,14 +136,3 @@ def _error(found: Tensor, wanted: Tensor) -> Tensor:
     """Mean squared error over the variance of what is wanted (n, ..., D)."""
     wanted = wanted.float().flatten(0, -2)
     return (found.float().flatten(0, -2) - wanted).square().mean() / wanted.var(0, unbiased=False).mean()
-
-
-@torch.no_grad()
-def _approximate(layer: LowRankLinear, base: Tensor) -> None:
-    """Let ``layer`` be ``base`` plus the nearest of its rank to the matrix that it had."""
-    up, size, down = torch.linalg.svd(layer.weight - base, full_matrices=False)
-    rank = min(len(size), layer.down.shape[0])
-    root = size[:rank].sqrt()
-    layer.up.zero_()[:, :rank] = up[:, :rank] * root
-    layer.down.zero_()[:rank] = root[:, None] * down[:rank]
-    layer.weight.copy_(base)

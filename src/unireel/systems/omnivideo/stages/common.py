@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unireel.backbones.low_rank import add_low_rank, as_matrices
+from unireel.backbones.low_rank import add_low_rank, approximate, as_matrices
 from unireel.config import from_dict, to_dict
 from unireel.errors import UsageError
 from unireel.hub import load
@@ -43,6 +43,9 @@ class OmniVideoConfig:
             trained parts, what matches none stays as it is.
         low_rank: ranks of what is learnt in linear layers whose names match a pattern, instead of whole matrices; see
             :mod:`unireel.backbones.low_rank`.
+        low_rank_of: parts whose low-rank differences are those to another part, such as ``{"editor": "transformer"}``:
+            what earlier trainings changed then counts to the rank, and is cut to it. Others differ from what they start
+            as.
     """
 
     start_from: str = "pocket/base"
@@ -53,6 +56,7 @@ class OmniVideoConfig:
     new_seed: int = 0
     tensors: tuple[str, ...] = ("*",)
     low_rank: dict[str, int] = field(default_factory=dict)
+    low_rank_of: dict[str, str] = field(default_factory=dict)
 
 
 class OmniVideoStage(Stage):
@@ -87,7 +91,11 @@ class OmniVideoStage(Stage):
         self.model.vlm.model.visual.requires_grad_(
             False
         )  # what visual tokens are aligned to stays where it is
-        add_low_rank(self.module, config.low_rank, config.new_seed)
+        for name in add_low_rank(self.module, config.low_rank, config.new_seed):
+            part, _, layer = name.partition(".")
+            if part in config.low_rank_of:
+                base = trained_parts(self.model)[config.low_rank_of[part]]
+                approximate(self.module.get_submodule(name), base.get_submodule(layer).weight)
 
     def trains(self) -> dict[str, nn.Module]:
         """The parts that are trained, by name."""
@@ -127,7 +135,7 @@ class OmniVideoStage(Stage):
             if sample.thought:
                 turns.append(mllm.thought_turn(sample.text, sample.thought))
             elif sample.task == "plan":
-                turns.append(mllm.plan_turn(sample.text, sample.plan))
+                turns.append(mllm.plan_turn(sample.text, sample.description, sample.plan))
             elif sample.task in MAKING:
                 turns.append(mllm.turn(as_heard(sample.text, group, sample.source is not None), group))
             else:

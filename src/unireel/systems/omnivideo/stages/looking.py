@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from unireel.systems.omnivideo.stages.mixture import Sample
+from unireel.world.language.plans import TENTHS
 from unireel.world.language.vocabulary import words
 from unireel.world.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, STYLES, VECTORS
 
-_FILM_VALUES = frozenset({*STYLES, *BACKGROUNDS})
-_OBJECT_VALUES = frozenset({*SHAPES, *COLOURS, *SIZES, *VECTORS})
+_VALUES = frozenset({*STYLES, *BACKGROUNDS, *SHAPES, *COLOURS, *SIZES, *VECTORS})
+"""Words of an instruction that plans repeat."""
+_OWN = frozenset({"at", "to", "from", ",", ".", *TENTHS})
+"""Words of plans that are not repeated from captions: places and times, and what joins them."""
 
 Row = tuple[int, ...]
 
@@ -38,7 +41,7 @@ def told_of(samples: Sequence[Sample], begins: Sequence[int]) -> Tensor:
     for row, (sample, begin) in enumerate(zip(samples, begins, strict=True)):
         if sample.task != "plan":
             continue
-        before = begin + len(words(sample.text)) + 2  # the mark before the plan's first word
+        before = _before_plan(sample, begin)
         for clause, number in zip(clauses_of(words(sample.plan))[1:], sample.about, strict=True):
             mask = 1 << number if number >= 0 else 0
             rows += [(row, before + place, 0, mask, 1, 0) for place in clause]
@@ -48,8 +51,8 @@ def told_of(samples: Sequence[Sample], begins: Sequence[int]) -> Tensor:
 def repeated(samples: Sequence[Sample], begins: Sequence[int]) -> Tensor:
     """Words that plans and thoughts repeat: (Q, 3) of :func:`unireel.data.turns.names_copied`.
 
-    Of a rewritten request all words that it shares with what was said; of a plan what the instruction names of the film
-    or of the object that it changes.
+    Of a rewritten request all words that it shares with what was said; of a plan what the description says of the same
+    object or of the film, and what the instruction says anew of these.
     """
     rows: list[Row] = []
     for row, (sample, begin) in enumerate(zip(samples, begins, strict=True)):
@@ -62,7 +65,7 @@ def repeated(samples: Sequence[Sample], begins: Sequence[int]) -> Tensor:
             )  # the mark of the rewritten request
             pairs = _shared(said, prompt)
         elif sample.task == "plan":
-            before, pairs = begin + len(said) + 2, _named(said, sample)
+            before, pairs = _before_plan(sample, begin), _told_before(sample)
         else:
             continue
         rows += [(row, before + to, first + place) for to, place in pairs]
@@ -78,14 +81,40 @@ def _shared(said: Sequence[str], prompt: Sequence[str]) -> list[tuple[int, int]]
     return [(i, i) for i in range(start)] + tail
 
 
-def _named(said: Sequence[str], sample: Sample) -> list[tuple[int, int]]:
-    """Places in the plan and in the instruction of values that both name."""
-    plan = words(sample.plan)
-    film, *objects = clauses_of(plan)
-    of_object = objects[0] if sample.changes else range(0)
-    wanted = [(place, _FILM_VALUES) for place in film] + [(place, _OBJECT_VALUES) for place in of_object]
+def _before_plan(sample: Sample, begin: int) -> int:
+    """Place of the mark before a plan's first word."""
+    return begin + len(words(sample.text)) + len(words(sample.description)) + 3
+
+
+def _told_before(sample: Sample) -> list[tuple[int, int]]:
+    """Places in the plan, and in instruction, marks and description together, of words that both have."""
+    said, description, plan = words(sample.text), words(sample.description), words(sample.plan)
+    after = len(said) + 2  # the place of the description's first word
+    film, *clauses = clauses_of(plan)
+    ends = [place for place, word in enumerate(description) if word == "."]
+    objects = _split(range(ends[0] + 1, ends[1]), description)
+    of_film = range(description.index("background"), len(description))
+    pairs = []
+    for clause, own in [(film, of_film), *zip(clauses, _of_each(sample, objects), strict=True)]:
+        new = clause is film or (clause is clauses[0] and sample.changes) if clauses else True
+        for place in clause:
+            found = next((i for i in own if description[i] == plan[place]), None)
+            if plan[place] not in _OWN and found is not None:
+                pairs.append((place, after + found))
+            elif new and plan[place] in _VALUES and plan[place] in said:
+                pairs.append((place, said.index(plan[place])))
+    return pairs
+
+
+def _split(places: range, text: Sequence[str]) -> list[range]:
+    """The clauses of a caption's sentence about objects."""
+    commas = [place for place in places if text[place] == ","]
     return [
-        (place, said.index(plan[place]))
-        for place, kind in wanted
-        if plan[place] in kind and plan[place] in said
+        range(start, end)
+        for start, end in zip([places.start, *(c + 1 for c in commas)], [*commas, places.stop], strict=True)
     ]
+
+
+def _of_each(sample: Sample, clauses: list[range]) -> list[range]:
+    """The clause of the description that each object of the plan has; empty for new ones."""
+    return [clauses[each] if each >= 0 else range(0) for each in sample.described]

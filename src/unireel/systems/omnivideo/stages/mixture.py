@@ -28,12 +28,13 @@ from unireel.world.language import (
     prompt_for,
     questions_for,
 )
+from unireel.world.language.order import caption_order
 from unireel.world.scene import CLIP_FRAMES, FPS, Camera, Scene
 
 Task = Literal["t2v", "v2v", "t2i", "i2i", "question", "caption", "think", "plan"]
 GROUPS: dict[Kind, tuple[Task, ...]] = {
     "video": ("t2v", "v2v", "question", "caption", "think", "plan"),
-    "image": ("t2i", "i2i", "question", "think", "plan"),
+    "image": ("t2i", "i2i", "question", "caption", "think", "plan"),
 }
 """Tasks that share a batch."""
 EDITS = ("v2v", "i2i")
@@ -110,8 +111,10 @@ class Sample:
         source: frames that the language model sees, (F, H, W, 3) uint8, or None.
         answer: of a question or a caption.
         thought: of "think".
+        description: a caption of the film that a plan is an edit of.
         plan: of what an edit leads to; empty if it is not told.
         about: of each of the plan's objects its number in the source film, -1 if it is new.
+        described: of each of them its clause in the description, -1 if it is new.
         changes: whether the first of them is what the edit changes or adds.
         place: number of the film (of the edit, for edits) that is to be made, -1 if nothing is.
         shown: number of the film that the language model sees, -1 if there is none.
@@ -122,8 +125,10 @@ class Sample:
     source: np.ndarray | None = None
     answer: str = ""
     thought: Thought | None = None
+    description: str = ""
     plan: str = ""
     about: tuple[int, ...] = ()
+    described: tuple[int, ...] = ()
     changes: bool = False
     place: int = -1
     shown: int = -1
@@ -193,7 +198,8 @@ class Mixture:
         scene = self.seen.scene(place)
         frames = self._shown(place, group)
         if task == "caption":
-            return Sample(task, "", frames, caption_for(scene), shown=place)
+            shown = _stilled(scene) if group == "image" else scene
+            return Sample(task, "", frames, caption_for(shown), shown=place)
         if task == "question":
             asked = questions_for(scene, seed)
             asked = [each for each in asked if group == "video" or each.type in STATIC_TYPES] or asked
@@ -219,7 +225,7 @@ class Mixture:
             found = indirect_for(pair.instruction, source, seed) if wanted else None
             said, why = (found.text, found.reasoning) if found else (pair.instruction, NO_INFERENCE)
             return Sample(task, said, frames, thought=Thought(why, pair.instruction), shown=pair.source)
-        about, changes, plan = (), False, ""
+        about, described, changes, plan, description = (), (), False, "", ""
         if task == "plan" or random.random() < self.config.captions:
             target = self.edits.scene(place)
             if group == "image" and (task == "plan" or random.random() < 0.5):
@@ -227,14 +233,19 @@ class Mixture:
                 source, target = _stilled(source), _stilled(target)
             clauses = clauses_after(source, target)
             about = tuple(clause.source for clause in clauses)
+            groups = caption_order(source)
+            clause_of = {number: place for place, group in enumerate(groups) for number in group.indices}
+            described = tuple(clause_of.get(each, -1) for each in about)
             changes = bool(clauses) and not clauses[0].kept
-            plan = plan_after(source, target)
+            plan, description = plan_after(source, target), caption_for(source)
         return Sample(
             task,
             pair.instruction,
             frames,
+            description=description,
             plan=plan,
             about=about,
+            described=described,
             changes=changes,
             place=place,
             shown=pair.source,

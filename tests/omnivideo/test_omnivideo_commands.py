@@ -14,8 +14,11 @@ from PIL import Image
 from unireel.cli.main import main
 from unireel.clip import Clip
 from unireel.errors import UserError
+from unireel.systems.base import answering
 from unireel.systems.omnivideo.comparison import difference
+from unireel.systems.omnivideo.pocket_mllm import FORESEEN
 from unireel.systems.omnivideo.speech import Request, Thought, as_heard, bare
+from unireel.world.language.vocabulary import words
 
 EDIT = "make the background navy"
 QUESTION = "what is the background?"
@@ -163,7 +166,7 @@ def test_thoughts_are_read_from_what_the_model_says(talker, monkeypatch):
     thought = mllm.think(Request("a star jumps as many times as there are squares"))
     assert thought == Thought("there are two squares.", "a red star jumps twice")
     say_this(monkeypatch, mllm, ids)
-    monkeypatch.setattr(mllm, "foresee", lambda request: f"the plan of: {request.text}")
+    monkeypatch.setattr(mllm, "foresee", lambda requests: [f"the plan of: {requests[0].text}"])
     of_edit = mllm.think(
         Request("make the star jump as many times as there are squares", np.zeros((1, 48, 48, 3)))
     )
@@ -171,6 +174,30 @@ def test_thoughts_are_read_from_what_the_model_says(talker, monkeypatch):
     say_this(monkeypatch, mllm, tokenizer("there are two", add_special_tokens=False)["input_ids"])
     with pytest.raises(UserError, match="did not finish it"):
         mllm.think(Request("a star"))
+
+
+def test_a_plan_that_lacks_what_is_asked_for_is_drawn_again(talker, monkeypatch):
+    description = "there is one object. a small red star stays still. the background is sand."
+    plan = "plain style, sand background, camera still. small {} star at two two stays still."
+    film = np.zeros((17, 48, 48, 3), dtype=np.uint8)
+    monkeypatch.setattr(answering, "CAPTION_BEAMS", 1)  # what is said here is said once
+    heard = []
+    turn = talker.mllm.plan_turn
+    monkeypatch.setattr(talker.mllm, "plan_turn", lambda *told: heard.append(told[1]) or turn(*told))
+
+    def foreseen(*plans: str) -> list[str]:
+        end = f" {talker.tokenizer.eos_token} "
+        said = end.join([description, *plans, ""])
+        say_this(monkeypatch, talker.mllm, talker.tokenizer(said, add_special_tokens=False)["input_ids"])
+        return talker.mllm.foresee([Request("make the red star blue", film)])
+
+    right = plan.format("blue")
+    assert foreseen(right) == [right]
+    assert words(heard[0]) == words(description)
+    assert foreseen(plan.format("red"), "a star", right) == [right]
+    never = [plan.format("red")] * FORESEEN
+    assert foreseen(*never) == [plan.format("red")], "the best that there was"
+    assert foreseen(*["a red star"] * FORESEEN) == [""]
 
 
 def say_this(monkeypatch, mllm, ids: list[int]) -> None:

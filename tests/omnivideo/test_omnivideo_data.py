@@ -216,21 +216,50 @@ def test_plans_are_of_the_edited_film_and_nothing_moves_in_a_picture(films, pict
 
 def test_words_look_at_their_objects_and_at_what_they_repeat():
     plan = (
-        "plain style, sand background, camera still. large blue star at two seven stays still. "
+        "plain style, sand background, camera still. large blue star at two seven turns green at five. "
         "small red ring at five five stays still."
     )
-    sample = Sample("plan", "make the red star blue", plan=plan, about=(2, 0), changes=True)
-    said = ["<think>", *words(sample.text), "<answer>", "<caption>", *words(plan), "</s>"]
+    description = (
+        "there are two objects. a small red ring stays still, a large red star turns green. "
+        "the background is sand. the camera stays still. the style is plain."
+    )
+    sample = Sample(
+        "plan",
+        "make the red star blue",
+        description=description,
+        plan=plan,
+        about=(2, 0),
+        described=(1, 0),
+        changes=True,
+    )
+    said = [
+        "<think>",
+        *words(sample.text),
+        "<answer>",
+        "<caption>",
+        *words(description),
+        "<rewrite>",
+        *words(plan),
+    ]
     begin = 10
     rows = [(said[place - begin + 1], mask) for _, place, _, mask, *_ in told_of([sample], [begin]).tolist()]
     _, star, ring = ([*words(each), "."] for each in plan.rstrip(".").split(". "))
     assert rows == [(word, 1 << 2) for word in star] + [(word, 1 << 0) for word in ring]
-    pairs = [(said[p - begin + 1], said[t - begin]) for _, p, t in repeated([sample], [begin]).tolist()]
-    assert pairs == [("blue", "blue"), ("star", "star")], "the red ring is another"
-    assert not len(
-        told_of([replace(sample, about=(), plan="plain style, sand background, camera still.")], [begin])
+    pairs = [(place - begin + 1, target - begin) for _, place, target in repeated([sample], [begin]).tolist()]
+    assert all(said[one] == said[two] for one, two in pairs)
+    start = said.index("<rewrite>") + 1
+    sources = {plan_word - start: two for plan_word, two in pairs}
+    spoken = words(plan)
+    own, other = spoken.index("star"), spoken.index("ring")
+    assert sources[own - 1] == said.index("blue"), "the new colour is the instruction's"
+    assert sources[own] == said.index("star", said.index("<caption>")), (
+        "the rest is that object's in the description"
     )
-    new = replace(sample, about=(-1, 0))
+    assert sources[other - 1] == said.index("red", said.index("<caption>")), (
+        "the other's colour is not the star's"
+    )
+    assert not any(word in ("at", "two", "seven", "five") for word in (spoken[each] for each in sources))
+    new = replace(sample, text="add a large blue star", about=(-1, 0), described=(-1, 0))
     assert {each[3] for each in told_of([new], [begin]).tolist()} == {0, 1}
 
 

@@ -181,7 +181,9 @@ def test_films_from_words_are_the_base_s(make_model, untrained):
 def test_what_is_foreseen_is_said_to_the_decoder(make_model, clip, monkeypatch):
     model = make_model(told="foreseen")
     heard = []
-    monkeypatch.setattr(model.mllm, "foresee", lambda request: heard.append(request.text) or PLAN)
+    monkeypatch.setattr(
+        model.mllm, "foresee", lambda requests: heard.extend(each.text for each in requests) or [PLAN]
+    )
     one = model.edit(clip, INSTRUCTION)
     assert heard == [INSTRUCTION]
     assert same(one, model.edit(clip, INSTRUCTION, thought=Thought("", INSTRUCTION, PLAN)))

@@ -409,7 +409,7 @@ class OmniVideo(BasePipeline):
         Raises:
             UserError: the instruction is empty or has unknown words, or the film cannot be edited.
         """
-        return self.mllm.foresee(self._about("instruction", instruction, clip))
+        return self.mllm.foresee([self._about("instruction", instruction, clip)])[0]
 
     def reply(self, text: str, clip: Clip | None = None) -> Reply:
         """What the text head makes of ``text`` about ``clip``: an answer, or the wish to make a picture or a film."""
@@ -470,15 +470,14 @@ class OmniVideo(BasePipeline):
     ) -> list[str]:
         """The plan of each edited film that the decoder hears instead of the instruction, if it is told any."""
         told = self.settings.told
-        foresee = foresee and told == "foreseen"
-        return [
-            " ".join(words(thought.caption))
-            if thought and told != "nothing"
-            else self.mllm.foresee(request)
-            if foresee and not thought
-            else ""
-            for thought, request in zip(thoughts, requests, strict=True)
+        plans = [
+            " ".join(words(thought.caption)) if thought and told != "nothing" else "" for thought in thoughts
         ]
+        asked = [i for i, each in enumerate(thoughts) if not each and foresee and told == "foreseen"]
+        if asked:
+            for i, plan in zip(asked, self.mllm.foresee([requests[i] for i in asked]), strict=True):
+                plans[i] = plan
+        return plans
 
     def _sampling(
         self, task: Task, steps: int | None, guidance: float | None, source: float | None

@@ -248,20 +248,27 @@ class PocketMllm(PocketUnderstanding):
         ids = self._hear(request, self.thought_turn(request.text, None), THOUGHT_TOKENS).ids
         reasoning, prompt = (self._said(each) for each in _split(ids, self._id(REWRITE)))
         edits = request.frames is not None and prompt
-        return Thought(reasoning, prompt, self.foresee(Request(prompt, request.frames)) if edits else "")
+        return Thought(reasoning, prompt, self.foresee([Request(prompt, request.frames)])[0] if edits else "")
 
-    def foresee(self, request: Request) -> str:
-        """The plan of the film that an instruction leads to; empty if the model says none.
+    def foresee(self, requests: Sequence[Request]) -> list[str]:
+        """The plan of the film that each instruction leads to; empty where the model says none.
 
-        The model first describes the film. Then it says the plan: first the likeliest one that a search finds; one that
-        lacks what the instruction asks for, or in which objects get in each other's way, is drawn again, up to
+        The model first describes the films. Then it says each plan: first the likeliest one that a search finds; one
+        that lacks what the instruction asks for, or in which objects get in each other's way, is drawn again, up to
         :data:`FORESEEN` times in all; then the best is taken.
         """
-        assert request.frames is not None
-        clip, facts = Clip(request.frames, FPS), parse_instruction(request.text)
-        answerer = Answerer(self.model, self.tokenizer, request.frames.shape[1])
-        description = answerer.caption([clip], 1, judge=False)[0].text
-        turn = self.plan_turn(request.text, description, None)
+        clips = [Clip(request.frames, FPS) for request in requests if request.frames is not None]
+        if not clips:
+            return []
+        answerer = Answerer(self.model, self.tokenizer, clips[0].height)
+        described = answerer.caption(clips, len(clips), judge=False)
+        return [
+            self._plan(answerer, request, clip, each.text)
+            for request, clip, each in zip(requests, clips, described, strict=True)
+        ]
+
+    def _plan(self, answerer: Answerer, request: Request, clip: Clip, description: str) -> str:
+        turn, facts = self.plan_turn(request.text, description, None), parse_instruction(request.text)
 
         def twice(said: list[int]) -> list[int]:
             found = named_twice(self.tokenizer.convert_ids_to_tokens(said), words(description))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireel.data.lessons import Lessons
+from unireel.data.turns import names_asked
 from unireel.systems.base.stages.grounding import Grounding
 from unireel.systems.omnivideo.heads import Alignment, vision_loss
 from unireel.systems.omnivideo.stages.common import OmniVideoConfig, OmniVideoStage, heard_of
@@ -91,9 +92,15 @@ class HeadsStage(OmniVideoStage):
         states = self._lessons.states[[max(each.shown, 0) for each in samples]][:, :, frames]
         count = 0 if heard["grid"] is None else int(heard["grid"][0].prod()) // layout.merge**2
         begins = [1 + (count if each.source is not None else 0) for each in samples]
+        asked = [told_of(samples, begins)]
+        for row, (sample, begin) in enumerate(zip(samples, begins, strict=True)):
+            if sample.task == "caption":
+                turn = self.model.mllm.answer_turn("", sample.answer)
+                asked.append(names_asked(self._lessons, [sample.shown], [[turn]], begin))
+                asked[-1][:, 0] = row
         return {
             "states": torch.from_numpy(states).unflatten(2, (tubes, -1)),
-            "asked": told_of(samples, begins),
+            "asked": torch.cat(asked),
             "copied": repeated(samples, begins),
         }
 

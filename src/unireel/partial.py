@@ -43,7 +43,7 @@ def write_partial(folder: Path, base: Path, name: str, rank: int = 0) -> bool:
 
     Args:
         name: of the component in ``base``'s model.
-        rank: matrices that differ by one of this rank, but for rounding, are kept as its factors.
+        rank: matrices that differ by one of at most this rank, but for rounding, are kept as its factors.
 
     Returns:
         Whether anything was taken out.
@@ -122,8 +122,14 @@ def _factors(name: str, one: Tensor, two: Tensor | None, rank: int) -> dict[str,
     if not rank or two is None or one.ndim != 2 or one.shape != two.shape or rank >= min(one.shape) // 2:
         return None
     left, values, right = torch.linalg.svd(one.float() - two.float(), full_matrices=False)
-    if values[rank:].norm() > ROUNDING * one.float().norm():
+    left_out = (
+        values.square().flip(0).cumsum(0).flip(0).sqrt()
+    )  # [r]: the norm of what a difference of rank r lacks
+    enough = (left_out <= ROUNDING * one.float().norm()).nonzero()
+    least = max(int(enough[0]), 1) if len(enough) else len(values)
+    if least > rank:
         return None
+    rank = least
     share = values[:rank].sqrt()
     up, down = left[:, :rank] * share, share[:, None] * right[:rank]
     return {name + UP: up.to(one.dtype).contiguous(), name + DOWN: down.to(one.dtype).contiguous()}

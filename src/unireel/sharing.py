@@ -37,7 +37,7 @@ def share(
     Args:
         like: components by other names that share tensors with the base's, such as ``{"editor": "transformer"}``; by
             default a component shares with the base's of its own name.
-        rank: matrices that differ from the base's by one of this rank are kept as its factors; 0 keeps them whole.
+        rank: matrices that differ from the base's by one of at most this rank are kept as its factors; 0: none are.
 
     Returns:
         The names of the components that are left out, and of those of which only a part is kept.

@@ -10,7 +10,7 @@ import pytest
 from unireel.errors import UsageError
 from unireel.world.edits import OPERATIONS, Edit, edit_for
 from unireel.world.facts import Fact, Referent, holds_in
-from unireel.world.language import parse_instruction, unknown_words, words
+from unireel.world.language import caption_for, facts_after, parse_instruction, unknown_words, words
 from unireel.world.render import render_frames
 from unireel.world.sampling import sample_scene
 from unireel.world.scene import Object, Scene
@@ -48,6 +48,33 @@ def test_instructions_are_read_back(operation: str):
         assert {each.kind for each in read} <= {each.kind for each in edit.facts}
         assert unknown_words(edit.instruction) == []
         assert len(words(edit.instruction)) <= 20
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_caption_and_an_instruction_say_what_the_edited_film_shows(operation: str):
+    for edit in edits(operation):
+        said = facts_after(caption_for(edit.source), edit.instruction)
+        assert all(holds_in(edit.target, each) for each in said), edit.instruction
+        assert not all(holds_in(edit.source, each) for each in said), edit.instruction
+        assert set(parse_instruction(edit.instruction)) <= set(said)
+        for each in edit.target.objects:
+            if edit.target.objects.count(each) == 1 and edit.source.style != "grayscale":
+                assert any(f.kind == "object" and f.subject and f.subject.matches(each) for f in said)
+
+
+def test_of_an_unclear_object_only_what_is_asked_for_holds():
+    two = "there are two objects. a red star jumps once, a blue star stays still. the background is sand."
+    asked = parse_instruction("make the star green")
+    assert facts_after(two, "make the star green") == (*asked, Fact("background", value="sand"))
+    assert set(facts_after(two, "make the blue star green")) == {
+        Fact("object", Referent("star", "green")),
+        Fact("count", Referent(), 2),
+        Fact("object", Referent("star", "red")),
+        Fact("motion", Referent("star", "red"), "jump 1"),
+        Fact("motion", Referent("star", "green"), "still"),
+        Fact("background", value="sand"),
+    }
+    assert facts_after("", "let it rain") == ()
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -48,14 +48,14 @@ from unireel.systems.omnivideo.speech import (
     Thought,
     as_heard,
 )
-from unireel.world.language import PLAN_WORDS, named_twice, parse_instruction, plan_worth
+from unireel.world.language import PLAN_WORDS, facts_after, named_twice, plan_worth
 from unireel.world.language.vocabulary import words
 from unireel.world.scene import FPS
 
 ANSWER_TOKENS, THOUGHT_TOKENS = 128, 256
 """Longest answer and thought, in words and marks."""
 
-FORESEEN, WARMTH = 6, 0.7
+FORESEEN, WARMTH = 16, 0.7
 """How often a plan is drawn at most, and the temperature of all but the first."""
 
 NO_INFERENCE = "nothing is hidden."
@@ -254,8 +254,8 @@ class PocketMllm(PocketUnderstanding):
         """The plan of the film that each instruction leads to; empty where the model says none.
 
         The model first describes the films. Then it says each plan: first the likeliest one that a search finds; one
-        that lacks what the instruction asks for, or in which objects get in each other's way, is drawn again, up to
-        :data:`FORESEEN` times in all; then the best is taken.
+        that lacks what the instruction asks for or what it leaves of the description, or in which objects get in each
+        other's way, is drawn again, up to :data:`FORESEEN` times in all; then the best is taken.
         """
         clips = [Clip(request.frames, FPS) for request in requests if request.frames is not None]
         if not clips:
@@ -268,7 +268,8 @@ class PocketMllm(PocketUnderstanding):
         ]
 
     def _plan(self, answerer: Answerer, request: Request, clip: Clip, description: str) -> str:
-        turn, facts = self.plan_turn(request.text, description, None), parse_instruction(request.text)
+        turn = self.plan_turn(request.text, description, None)
+        facts = facts_after(description, request.text)
 
         def twice(said: list[int]) -> list[int]:
             found = named_twice(self.tokenizer.convert_ids_to_tokens(said), words(description))

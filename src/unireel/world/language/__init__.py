@@ -7,7 +7,7 @@ from unireel.world.language.captions import (
     caption_score,
     repeated_names,
 )
-from unireel.world.language.instructions import parse_instruction
+from unireel.world.language.instructions import facts_after, parse_instruction
 from unireel.world.language.parser import Reading, parse, read
 from unireel.world.language.plans import (
     PLAN_WORDS,
@@ -48,6 +48,7 @@ __all__ = [
     "caption_for",
     "caption_score",
     "clauses_after",
+    "facts_after",
     "in_order_of_mention",
     "named_twice",
     "parse",

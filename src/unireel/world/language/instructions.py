@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from unireel.world.facts import Fact, Referent
-from unireel.world.language.parser import MOTIONS, Noun, read_noun
+from unireel.world.language.parser import MOTIONS, Noun, parse, read_noun
 from unireel.world.language.vocabulary import words
 from unireel.world.scene import BACKGROUNDS, COLOURS, SIZES, STYLES
 
@@ -43,6 +45,66 @@ def parse_instruction(text: str) -> tuple[Fact, ...]:
         noun = read_noun(found[1])
         return _make(noun, noun.rest) if noun else ()
     return ()
+
+
+def facts_after(description: str, instruction: str) -> tuple[Fact, ...]:
+    """What must hold in an edited film, by a caption of its source and the instruction alone.
+
+    What the instruction asks for, and of the caption what it leaves: all but how objects lie and follow each other,
+    with a changed object called as it is afterwards. If it is unclear which one is meant, only what is asked for.
+    """
+    asked = parse_instruction(instruction)
+    of_film = {fact.kind for fact in asked if fact.subject is None}
+    told = [fact for fact in parse(description) if fact.kind not in {"order", "relation", *of_film}]
+    noun = _edited(instruction)
+    if noun is None:
+        new = not of_film and bool(asked)
+        return (*asked, *(_counted(fact, new) for fact in told))
+    meant = [
+        fact.subject
+        for fact in told
+        if fact.kind == "object" and fact.subject and _means(noun, fact.subject, told)
+    ]
+    if len(meant) != 1:
+        return (*asked, *(fact for fact in told if fact.subject is None))
+    old, kinds = meant[0], [fact.kind for fact in asked]
+    if kinds == ["count"]:
+        return (*asked, *(_counted(fact, -1) for fact in told if fact.subject != old))
+    after = old
+    if kinds[:1] == ["object"] and asked[0].subject:  # another colour, or shape
+        after = replace(old, shape=asked[0].subject.shape, colour=asked[0].subject.colour or old.colour)
+    kept = [
+        replace(fact, subject=after) if fact.subject == old else fact
+        for fact in told
+        if fact.subject != old or fact.kind not in kinds
+    ]
+    return (*asked, *kept)
+
+
+def _edited(text: str) -> Noun | None:
+    """The object of the source film that an instruction changes or removes."""
+    said = " ".join(word for word in words(text) if word not in (".", "?", ","))
+    if _BACKGROUND.match(said) or _STYLE.match(said) or _NEW.match(said):
+        return None
+    for pattern, groups in ((_OF, (2,)), (_SWAP, (1, 3)), (_GONE, (1,)), (_MAKE, (1,))):
+        if found := pattern.match(said):
+            return read_noun(next(found[each] for each in groups if found[each]))
+    return None
+
+
+def _means(noun: Noun, named: Referent, told: Sequence[Fact]) -> bool:
+    """Whether a caption that tells ``told`` may speak of ``noun`` by ``named``."""
+    own = noun.referent
+    if own.shape not in (None, named.shape) or (own.colour and named.colour and own.colour != named.colour):
+        return False
+    return noun.size is None or Fact("size", named, noun.size) in told
+
+
+def _counted(fact: Fact, more: int) -> Fact:
+    """``fact``, or if it counts all objects that ``more`` of them are there."""
+    if fact.kind == "count" and fact.subject == Referent() and isinstance(fact.value, int):
+        return replace(fact, value=fact.value + more)
+    return fact
 
 
 def _make(noun: Noun | None, what: str) -> tuple[Fact, ...]:

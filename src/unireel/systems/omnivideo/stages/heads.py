@@ -33,7 +33,7 @@ class HeadsConfig(OmniVideoConfig):
         alignment: of visual tokens to the ViT's embeddings of what is to be made, see
             :func:`~unireel.systems.omnivideo.heads.vision_loss`.
         vision: weight of that loss beside the cross-entropy.
-        prose: weight of a word of plans, thoughts and captions, where an answer's or a mark weighs 1.
+        prose: weight of a word of plans, thoughts and captions, where an answer's or a mark weighs 1; 1 is the paper's.
         looking: weight of the losses on where the words of plans and thoughts look, see
             :mod:`~unireel.systems.omnivideo.stages.looking`; 0 is the paper's.
     """
@@ -41,7 +41,7 @@ class HeadsConfig(OmniVideoConfig):
     train: Literal["heads", "language"] = "heads"
     alignment: Alignment = "l2"
     vision: float = 1.0
-    prose: float = 0.3
+    prose: float = 1.0
     looking: float = 0.0
 
 
@@ -77,7 +77,7 @@ class HeadsStage(OmniVideoStage):
         wanted = (
             torch.from_numpy(np.stack(frames)) if frames else torch.zeros(0, 1, 1, 1, 3, dtype=torch.uint8)
         )
-        heard = self.heard(samples, index)
+        heard: dict[str, Any] = self.heard(samples, index)
         prose = torch.tensor([sample.task in ("plan", "think", "caption") for sample in samples])
         heard["weights"] = torch.where(prose[:, None], self.config.prose, 1.0) * heard["weights"]
         looks = self._looks(samples, heard) if self.config.looking else {}

@@ -60,10 +60,8 @@ def repeated(samples: Sequence[Sample], begins: Sequence[int]) -> Tensor:
         first = begin + 1  # of what was said
         if sample.thought:
             prompt = words(sample.thought.prompt)
-            before = (
-                first + len(said) + 1 + len(words(sample.thought.reasoning))
-            )  # the mark of the rewritten request
-            pairs = _shared(said, prompt)
+            mark = first + len(said) + 1 + len(words(sample.thought.reasoning))
+            before, pairs = mark, _shared(said, prompt)
         elif sample.task == "plan":
             before, pairs = _before_plan(sample, begin), _told_before(sample)
         else:
@@ -94,14 +92,18 @@ def _told_before(sample: Sample) -> list[tuple[int, int]]:
     ends = [place for place, word in enumerate(description) if word == "."]
     objects = _split(range(ends[0] + 1, ends[1]), description)
     of_film = range(description.index("background"), len(description))
+    parts = [
+        (film, of_film, True)
+    ]  # words, what the description has of it, and whether the instruction is about it
+    for number, (clause, own) in enumerate(zip(clauses, sample.described, strict=True)):
+        parts.append((clause, objects[own] if own >= 0 else range(0), sample.changes and number == 0))
     pairs = []
-    for clause, own in [(film, of_film), *zip(clauses, _of_each(sample, objects), strict=True)]:
-        new = clause is film or (clause is clauses[0] and sample.changes) if clauses else True
+    for clause, own, asked in parts:
         for place in clause:
             found = next((i for i in own if description[i] == plan[place]), None)
             if plan[place] not in _OWN and found is not None:
                 pairs.append((place, after + found))
-            elif new and plan[place] in _VALUES and plan[place] in said:
+            elif asked and plan[place] in _VALUES and plan[place] in said:
                 pairs.append((place, said.index(plan[place])))
     return pairs
 
@@ -113,8 +115,3 @@ def _split(places: range, text: Sequence[str]) -> list[range]:
         range(start, end)
         for start, end in zip([places.start, *(c + 1 for c in commas)], [*commas, places.stop], strict=True)
     ]
-
-
-def _of_each(sample: Sample, clauses: list[range]) -> list[range]:
-    """The clause of the description that each object of the plan has; empty for new ones."""
-    return [clauses[each] if each >= 0 else range(0) for each in sample.described]

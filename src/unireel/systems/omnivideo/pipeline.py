@@ -23,7 +23,7 @@ from diffusers.pipelines.wan.pipeline_output import WanPipelineOutput
 from PIL import Image
 from torch import Tensor, nn
 
-from unireel.backbones.text import tokenize
+from unireel.backbones.text import encode_text, tokenize
 from unireel.backbones.vae import decode, encode
 from unireel.backbones.wan import Prediction
 from unireel.clip import Clip
@@ -38,7 +38,7 @@ from unireel.systems.omnivideo.chat import Conversation
 from unireel.systems.omnivideo.conditions import Conditioner
 from unireel.systems.omnivideo.context import Assembler, Context
 from unireel.systems.omnivideo.decoder import Decoder, add_gate, editor_of, widen
-from unireel.systems.omnivideo.guidance import Guidance
+from unireel.systems.omnivideo.guidance import FULL, Guidance
 from unireel.systems.omnivideo.heads import ContextAdapter, VisionHead
 from unireel.systems.omnivideo.pocket_mllm import PocketMllm, add_tokens
 from unireel.systems.omnivideo.profile import profile_of
@@ -598,13 +598,17 @@ class OmniVideo(BasePipeline):
             negative: stands for the words in branches without them.
         """
         own = self.conditioner
-        visual: list[Tensor | None] = [None] * len(requests)
-        if source is not None or not self.settings.words_only:
-            states, mask = self.mllm.request_states(requests, kinds)
-            visual = list(own.adapted(own.visual_tokens(states, mask, kinds)))
         heard = [plan or each.text for each, plan in zip(requests, plans, strict=True)]
-        ids, mask = tokenize(self.tokenizer, [*heard, negative, ""], self.settings.prompt_length)
-        texts = own.texts(ids.to(self.device), mask.to(self.device))
+        texts = tokenize(self.tokenizer, [*heard, negative, ""], self.settings.prompt_length)
+        ids, there = (each.to(self.device) for each in texts)
+        if source is None and self.settings.words_only:
+            # The base's decoder has learnt with the padding of its prompts in sight.
+            states = encode_text(self.text_encoder, ids, there)
+            avoided = states[-2:-1].expand(len(requests), -1, -1)
+            return {name: Context(states[:-2] if name == FULL else avoided, None) for name in branches}
+        states, mask = self.mllm.request_states(requests, kinds)
+        visual = list(own.adapted(own.visual_tokens(states, mask, kinds)))
+        texts = own.texts(ids, there)
         avoided, empty = texts[-2], texts[-1]
         tokens: list[Tensor | None] = [None] * len(requests)
         if source is not None and self.settings.route == "tokens":

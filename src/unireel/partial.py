@@ -122,16 +122,12 @@ def _factors(name: str, one: Tensor, two: Tensor | None, rank: int) -> dict[str,
     if not rank or two is None or one.ndim != 2 or one.shape != two.shape or rank >= min(one.shape) // 2:
         return None
     left, values, right = torch.linalg.svd(one.float() - two.float(), full_matrices=False)
-    left_out = (
-        values.square().flip(0).cumsum(0).flip(0).sqrt()
-    )  # [r]: the norm of what a difference of rank r lacks
-    enough = (left_out <= ROUNDING * one.float().norm()).nonzero()
-    least = max(int(enough[0]), 1) if len(enough) else len(values)
-    if least > rank:
+    rounding = ROUNDING * one.float().norm()
+    least = next((r for r in range(1, rank + 1) if values[r:].norm() <= rounding), None)
+    if least is None:
         return None
-    rank = least
-    share = values[:rank].sqrt()
-    up, down = left[:, :rank] * share, share[:, None] * right[:rank]
+    share = values[:least].sqrt()
+    up, down = left[:, :least] * share, share[:, None] * right[:least]
     return {name + UP: up.to(one.dtype).contiguous(), name + DOWN: down.to(one.dtype).contiguous()}
 
 

@@ -27,7 +27,7 @@ def parse_instruction(text: str) -> tuple[Fact, ...]:
     Objects are called as in the instruction, except by what it changes: after "make the red star blue" there
     is a blue star.
     """
-    said = " ".join(word for word in words(text) if word not in (".", "?", ","))
+    said = _bare(text)
     if found := _BACKGROUND.match(said):
         return (Fact("background", value=found[1]),)
     if found := _STYLE.match(said):
@@ -81,9 +81,14 @@ def facts_after(description: str, instruction: str) -> tuple[Fact, ...]:
     return (*asked, *kept)
 
 
+def _bare(text: str) -> str:
+    """The words of an instruction, without marks."""
+    return " ".join(word for word in words(text) if word not in (".", "?", ","))
+
+
 def _edited(text: str) -> Noun | None:
     """The object of the source film that an instruction changes or removes."""
-    said = " ".join(word for word in words(text) if word not in (".", "?", ","))
+    said = _bare(text)
     if _BACKGROUND.match(said) or _STYLE.match(said) or _NEW.match(said):
         return None
     for pattern, groups in ((_OF, (2,)), (_SWAP, (1, 3)), (_GONE, (1,)), (_MAKE, (1,))):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,27 +15,9 @@ from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unireel.backbones.uni_rows import Apart
+from unireel.backbones.uni_rows import Apart, Rows, Turn
 
 TextFFN = Literal["own", "shared"]
-
-
-class Turn(NamedTuple):
-    """How places turn queries and keys: see :func:`turned`."""
-
-    cosine: Tensor
-    sine: Tensor
-    halves: bool = False
-
-
-@dataclass
-class Rows:
-    """One stream between two blocks: states (B, n, D), modulation (B, 1 or n, 6, D), and how its places turn
-    queries and keys (B, n, heads, d)."""
-
-    states: Tensor
-    modulation: Tensor
-    turn: Turn
 
 
 class Passed(NamedTuple):
@@ -166,6 +147,20 @@ class UniBlock(WanTransformerBlock):
         rest = iter(results)
         video, text = (None if states is None else next(rest) for states in passed.states)
         return (video, text), kept
+
+    def looks(self, text: Rows, keys: Tensor) -> Tensor:
+        """How words look at given rows and at each other, before any softmax or mask: (B, heads, L, M + L).
+
+        Args:
+            text: as it goes into this block.
+            keys: of the given rows in this block, (B, M, heads, d), see :class:`~unireel.backbones.uni_rows.Memory`.
+        """
+        shift, scale, *_ = (self.scale_shift_table_t[:, None] + text.modulation.float()).unbind(2)
+        normed = (self.norm1(text.states.float()) * (1 + scale) + shift).type_as(text.states)
+        query, own, _ = self._project(normed)
+        query, own = turned(query, *text.turn), turned(own, *text.turn)
+        scaled = (query * query.shape[-1] ** -0.5).transpose(1, 2)
+        return scaled @ torch.cat([keys, own], 1).permute(0, 2, 3, 1)
 
     def _project(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, n, heads, d) of self-attention."""

@@ -73,13 +73,33 @@ class Memory:
         return Memory(self.there[rows], [(k[rows], v[rows]) for k, v in self.blocks])
 
 
+class Turn(NamedTuple):
+    """How places turn queries and keys: see :func:`~unireel.backbones.uni_block.turned`."""
+
+    cosine: Tensor
+    sine: Tensor
+    halves: bool = False
+
+
+@dataclass
+class Rows:
+    """One stream between two blocks: states (B, n, D), modulation (B, 1 or n, 6, D), and how its places turn
+    queries and keys (B, n, heads, d)."""
+
+    states: Tensor
+    modulation: Tensor
+    turn: Turn
+
+
 @dataclass(frozen=True)
 class Seen:
-    """What a call put out: ``video`` (B, C, T, h, w), ``text`` (B, L, V or d), and what it remembers."""
+    """What a call put out: ``video`` (B, C, T, h, w), ``text`` (B, L, V or d), what it remembers, and the text's rows
+    as they went into the blocks that were watched."""
 
     video: Tensor | None
     text: Tensor | None
     memory: Memory | None
+    watched: tuple[Rows, ...] = ()
 
 
 class Apart(NamedTuple):

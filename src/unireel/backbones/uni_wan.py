@@ -11,6 +11,8 @@ called as such, without text, it computes exactly what diffusers' class does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -21,8 +23,8 @@ from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.normalization import FP32LayerNorm
 from torch import Tensor, nn
 
-from unireel.backbones.uni_block import Rows, TextFFN, Turn, UniBlock
-from unireel.backbones.uni_rows import Film, Memory, Seen, Words, who_reads_whom
+from unireel.backbones.uni_block import TextFFN, UniBlock
+from unireel.backbones.uni_rows import Film, Memory, Rows, Seen, Turn, Words, who_reads_whom
 from unireel.backbones.wan import with_coordinates
 
 TEXT_STD = 0.5
@@ -129,6 +131,7 @@ class UniWanTransformer(WanTransformer3DModel):
         words: Words | None = None,
         memory: Memory | None = None,
         remember: bool = False,
+        watch: Sequence[int] = (),
     ) -> Seen:
         """One evaluation of film rows, text rows, or both.
 
@@ -137,6 +140,7 @@ class UniWanTransformer(WanTransformer3DModel):
             memory: of what was given in earlier calls; every row reads it.
             remember: give back the memory with this call's rows added, all of which must be given. The film is
                 remembered before the words, so that they read it.
+            watch: blocks, by number, whose incoming text rows are given back (a training tells them where to look).
 
         Raises:
             ValueError: there are no rows, more words than places, or rows to remember that are not given.
@@ -159,8 +163,10 @@ class UniWanTransformer(WanTransformer3DModel):
         tokens = 0 if video is None else video.states.shape[1]
         mask, there = who_reads_whom(clean, tokens, words, memory, self.config["one_way"])
         states = self.condition_embedder.text_embedder(context)
-        blocks = []
+        blocks, watched = [], []
         for number, block in enumerate(self.blocks):
+            if number in watch and text is not None:
+                watched.append(replace(text))
             past = None if memory is None else memory.blocks[number]
             kept = block.streams(video, text, states, mask, past)
             if remember:
@@ -169,6 +175,7 @@ class UniWanTransformer(WanTransformer3DModel):
             None if video is None else self._video_out(video.states, video_time, film.latents),
             None if text is None else self._text_out(text.states, text_time),
             Memory(there, blocks) if remember else None,
+            tuple(watched),
         )
 
     def _film_rows(self, film: Film, dtype: torch.dtype) -> tuple[Rows, Tensor]:

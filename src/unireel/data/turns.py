@@ -46,10 +46,11 @@ def draw_turns(
     turns = lessons.turns[slice(*lessons.first_turn[film : film + 2])]
     captioned = random.random() < captions
     types = turns[:, 0]
-    keys = random.exponential(size=len(turns)) / _DRAWN[types]
-    keys[types == CAPTION] = -1 if captioned else np.inf
+    order = drawn_order(types, random)
+    caption = types[order] == CAPTION
+    order = np.concatenate([order[caption][: int(captioned)], order[~caption]])
     chosen = []
-    for kind, start, middle, end in turns[np.argsort(keys)[: len(turns) - (not captioned)]].tolist():
+    for kind, start, middle, end in turns[order].tolist():
         question, answer = (
             (lessons.words[part].astype(int) + len(SPECIAL_TOKENS)).tolist()
             for part in (slice(start, middle), slice(middle, end))
@@ -60,6 +61,11 @@ def draw_turns(
             chosen.append(turn)
             room -= len(turn.ids)
     return chosen
+
+
+def drawn_order(types: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Turns of the given ``types`` (N,) in random order, (N,): each type as early as :data:`TYPE_WEIGHTS` says."""
+    return np.argsort(random.exponential(size=len(types)) / _DRAWN[types])
 
 
 def names_asked(

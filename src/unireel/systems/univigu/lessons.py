@@ -11,9 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from unireel.backbones.text import tokenize
+from unireel.backbones.vlm import Turn
 from unireel.data.cache import FilmCache, epoch_order
 from unireel.data.lessons import CAPTION, Lessons
-from unireel.systems.univigu.pages import Text, caption_text, page_of, prompt_text, question_text
+from unireel.data.turns import drawn_order, names_asked
+from unireel.systems.base.stages.binding import latent_frames
+from unireel.systems.univigu.pages import Page, Text, caption_text, page_of, prompt_text, question_text
 from unireel.world.language import beyond_first_frame, plan_for, prompt_for, vocabulary
 
 Target = Literal["prompt", "caption"]
@@ -96,6 +99,7 @@ class Batches:
         self.prompt_length, self.text_length = prompt_length, text_length
         self.lessons = Lessons(films, progress=False)
         self.words = np.array(vocabulary())
+        self.frames = latent_frames(films.frames.shape[1])
 
     def kind(self, index: int) -> Kind:
         """The kind of batch number ``index``: as often as its weight says, evenly spread."""
@@ -108,7 +112,8 @@ class Batches:
 
         ``latents`` (B, C, T, h, w); with ``clean`` (B,), which first frames are given, if they are to be noisy; the
         pages' ``words``, ``given`` and ``there`` (P, L); ``about`` (P,), which of the B films each is about; whether
-        they are questions, ``asking`` ().
+        they are questions, ``asking`` (). Of clean films also where objects are, ``states`` (B, O, T, S, 5) by latent
+        frame, and whom the words to be written are about, ``asked`` (Q, 6).
         """
         mix, kind = self.mix, self.kind(index)
         random = np.random.default_rng([self.seed, index])
@@ -142,7 +147,24 @@ class Batches:
             about = np.repeat(np.arange(self.size), [len(of_film) for of_film in written])
             batch |= {"words": page.ids, "given": page.given, "there": page.there}
             batch |= {"about": torch.from_numpy(about), "asking": torch.tensor(asking)}
+        if kind == "understand":
+            states = self.lessons.states[places][:, :, self.frames].astype(np.float32)
+            batch |= {"states": torch.from_numpy(states)}
+            batch |= {"asked": self._asked([places[row] for row in about], page)}
         return batch
+
+    def _asked(self, films: list[int], page: Page) -> Tensor:
+        """Whom the words to be written about films of these numbers are about, and where each stands: (Q, 6) of
+        :func:`~unireel.data.turns.names_asked`."""
+        turns = []
+        for ids, given in zip(page.ids.tolist(), page.given.sum(1).tolist(), strict=True):
+            end = ids.index(self.tokenizer.eos_token_id, given) + 1
+            turns.append([Turn(ids[:end], [0.0] * given + [1.0] * (end - given))])
+        asked = names_asked(self.lessons, films, turns, before=0)
+        asked[:, 1] += (
+            1  # not the token before a word, as in a language model: a word is written in its own place
+        )
+        return asked
 
     def _condition(self, place: int, prompt: str, clean: bool, random: np.random.Generator) -> str:
         """The prompt, or the plan that a planner would make of it."""
@@ -160,7 +182,7 @@ class Batches:
         turns = self.lessons.turns[first:last]
         asked = turns[turns[:, 0] != CAPTION]
         if asking and len(asked):
-            chosen = random.permutation(len(asked))[:each]
+            chosen = drawn_order(asked[:, 0], random)[:each]
             return [
                 question_text(self._said(start, middle), self._said(middle, end))
                 for _, start, middle, end in asked[chosen].tolist()

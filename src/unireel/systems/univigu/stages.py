@@ -2,6 +2,7 @@
 
 Knowledge Recall writes the prompt under a condition that is mostly dropped; Capability Refinement writes detailed
 descriptions, and answers to questions that stand in the text as given words. Both are this stage with another mix.
+Words can be told where in the film to look.
 """
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
@@ -24,13 +25,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, UMT5EncoderModel
 
 from unireel.backbones.text import encode_text
-from unireel.backbones.uni_rows import Film, Words
+from unireel.backbones.uni_rows import Film, Memory, Rows, Words
 from unireel.backbones.uni_wan import UniWanTransformer
 from unireel.backbones.uni_wan_files import with_text
 from unireel.backbones.wan import LEAST_TIME, MatmulAttention, Prediction, token_times
 from unireel.clip import Clip
 from unireel.data.cache import CacheConfig, FilmCache, build
 from unireel.data.latents import autoencoder_digest, latents_of
+from unireel.data.sights import place_centres, place_objects
 from unireel.data.world import films
 from unireel.errors import UsageError
 from unireel.flow.formulations import Formulation, text_flow
@@ -38,6 +40,8 @@ from unireel.flow.matching import interpolate, sample_times, velocity
 from unireel.flow.text import TextFlow
 from unireel.hub import component, find_model, read_card
 from unireel.systems.base.pipeline import TEXT_LENGTH
+from unireel.systems.base.stages.binding import MARGIN
+from unireel.systems.base.stages.grounding import looked_elsewhere, meant
 from unireel.systems.univigu.lessons import Batches, Mix
 from unireel.systems.univigu.pipeline import UniViguPipeline
 from unireel.training.stage import ParameterRule, Stage
@@ -72,6 +76,9 @@ class UniConfig:
         batch_size: films or texts in a batch.
         film_weight: of the film's loss, the mean over its tokens; the text's is the mean over its words, and weighs 1.
         padding_weight: of a word behind the end in that mean.
+        guidance: weight of the loss of where words about clean films look: in ``guided_blocks``, the first half of the
+            heads at the first object that a description's clause or a question is about, the others at the second one,
+            both at the text's first word for what is not there.
         times: of film and text in pairs: drawn apart, or the same.
         shift, film_uniform: of the film's times, see :func:`~unireel.flow.matching.sample_times`.
         shared_lr: factor on the learning rate of everything that the film stream had already.
@@ -96,6 +103,8 @@ class UniConfig:
     batch_size: int = 32
     film_weight: float = 1.0
     padding_weight: float = 0.1
+    guidance: float = 0.0
+    guided_blocks: tuple[int, ...] = (4, 6)
     times: Literal["independent", "tied"] = "independent"
     shift: float = 2.0
     film_uniform: float = 0.2
@@ -140,6 +149,10 @@ class UniStage(Stage):
         else:
             video = WanTransformer3DModel.from_pretrained(parts["transformer"], torch_dtype=torch.float32)
             transformer = with_text(video, len(self.tokenizer), config.text_init, **self._text_settings())
+        if config.guidance and not all(0 <= each < len(transformer.blocks) for each in config.guided_blocks):
+            raise UsageError(
+                f"stage_config.guided_blocks: the model has blocks 0 to {len(transformer.blocks) - 1}"
+            )
         transformer.set_attn_processor(MatmulAttention())
         self.module = nn.ModuleDict({"transformer": transformer.train()})
         if config.train == "text":
@@ -167,6 +180,8 @@ class UniStage(Stage):
             config.text_slots,
         )
         self.samples_per_batch = config.batch_size
+        side = config.size // latents.shape[-1] * transformer.config["patch_size"][-1]
+        self._places = place_centres(config.size, side).float()
 
     def _require(self, folder: Path, system: str, formulation: str | None) -> None:
         own = self.config
@@ -238,7 +253,8 @@ class UniStage(Stage):
                 words = Words(
                     words.state, words.time, words.there, words.given, None, before * ~words.given[..., None]
                 )
-        seen = model.streams(context, film, words, memory)
+        guided = self.config.guided_blocks if self.config.guidance and memory and len(batch["asked"]) else ()
+        seen = model.streams(context, film, words, memory, watch=guided)
         logs: dict[str, Tensor | float] = {}
         total = context.new_zeros((), dtype=torch.float32)
         if score_film is not None:
@@ -253,6 +269,10 @@ class UniStage(Stage):
             kind = "answers" if batch["asking"] and score_film is None else kind
             logs[kind] = value.detach()
             total = total + value
+        if guided:
+            missed = self._missed(batch, memory, seen.watched)
+            logs["looks"] = missed.detach()
+            total = total + self.config.guidance * missed
         return total, logs
 
     def _film(self, batch: dict[str, Tensor]) -> tuple[Film, Tensor, Callable[[Tensor], Tensor] | None]:
@@ -306,6 +326,23 @@ class UniStage(Stage):
             return (each.sum(1) / weight.sum(1).clamp_min(1e-6)).mean()
 
         return Words(state, 1000 * times, there, given), score
+
+    def _missed(self, batch: dict[str, Tensor], memory: Memory, watched: tuple[Rows, ...]) -> Tensor:
+        """How far words are from looking at whom they are about, in nats (supervised attention, arXiv 1609.04186)."""
+        page, place, name, mask, *_ = batch["asked"].unbind(1)
+        owner = place_objects(batch["states"], self._places, margin=MARGIN)[batch["about"]]
+        wanted = torch.cat(
+            [meant(owner[page], mask), (mask == 0)[:, None]], 1
+        )  # (Q, film tokens and first word)
+        errors = []
+        for number, text in zip(self.config.guided_blocks, watched, strict=True):
+            looks = self.module["transformer"].blocks[number].looks(text, memory.blocks[number][0])
+            likeness = looks[page, :, place, : wanted.shape[1]].unflatten(
+                1, (2, -1)
+            )  # (Q, names, heads, tokens)
+            chosen = likeness[torch.arange(len(page), device=page.device), name]
+            errors.append(looked_elsewhere(chosen, wanted[:, None]).mean())
+        return torch.stack(errors).mean()
 
     def pipeline(self) -> UniViguPipeline:
         """The whole model as it is now."""

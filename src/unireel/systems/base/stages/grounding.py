@@ -36,6 +36,30 @@ _ONLY = torch.tensor(
 """The one object of a mask, -1 for none or several."""
 
 
+def meant(owner: Tensor, mask: Tensor) -> Tensor:
+    """Which tokens of a film show whom a name means: (Q, T * n) bool.
+
+    Args:
+        owner: which object each token shows, (Q, T, n), -1 for none.
+        mask: of each name (Q,), see :func:`unireel.data.turns.names_asked`.
+    """
+    last = owner.shape[1] - 1
+    time = torch.arange(last + 1, device=owner.device)[None, :, None]
+    found = torch.zeros_like(owner, dtype=torch.bool)
+    for when, then in ((ANY_TIME, time >= 0), (START, time == 0), (END, time == last)):
+        bits = (mask >> MAX_OBJECTS * when)[:, None, None] >> owner.clamp(min=0)
+        found |= (bits & 1 == 1) & (owner >= 0) & then
+    return found.flatten(1)
+
+
+def looked_elsewhere(likeness: Tensor, wanted: Tensor) -> Tensor:
+    """How far a softmax over ``likeness`` (..., K) is from looking at what is ``wanted`` (..., K) alone, all of it
+    alike: nats above the least possible (...), 0 where nothing is wanted."""
+    count = wanted.sum(-1).clamp(min=1)
+    surprise = -likeness.float().log_softmax(-1)
+    return (surprise * wanted).sum(-1) / count - count.log() * wanted.any(-1)
+
+
 class Grounding(nn.Module):
     """The auxiliary heads of a video-language model and their losses.
 
@@ -157,19 +181,11 @@ class Grounding(nn.Module):
         second head at the second's; both look at ``<s>`` for what is not there.
         """
         owner = place_objects(batch["states"].float(), self._tokens_at, self.side)  # (B, T, n)
-        tubes = owner.shape[1]
         row, place, head, mask, caption, _ = batch["asked"].unbind(1)
-        time = torch.arange(tubes)[None, :, None]
-        wanted = torch.zeros(len(row), *owner.shape[1:], dtype=torch.bool)
-        for when, meant in ((ANY_TIME, time >= 0), (START, time == 0), (END, time == tubes - 1)):
-            bits = mask >> MAX_OBJECTS * when
-            wanted |= ((bits[:, None, None] >> owner[row].clamp(min=0)) & 1 == 1) & (owner[row] >= 0) & meant
-        wanted = torch.cat([(mask == 0)[:, None], wanted.flatten(1)], dim=1)
-        count = wanted.sum(1)
+        wanted = torch.cat([(mask == 0)[:, None], meant(owner[row], mask)], dim=1)
         likeness = film_attention(vlm, layer, hidden, batch["position_ids"], row, place, wanted.shape[1])
-        surprise = -likeness[torch.arange(len(row)), head].log_softmax(-1)
-        excess = (surprise * wanted).sum(1) / count.clamp(min=1) - count.clamp(min=1).log()
-        weight = torch.where(caption == 1, self.caption_weight, 1.0) * (count > 0)
+        excess = looked_elsewhere(likeness[torch.arange(len(row)), head], wanted)
+        weight = torch.where(caption == 1, self.caption_weight, 1.0) * wanted.any(1)
         return (excess * weight).sum() / weight.sum().clamp(min=1)
 
     def evidence(

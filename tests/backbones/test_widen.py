@@ -1,4 +1,4 @@
-"""A widened transformer computes what the narrow one does, and its copies part in training."""
+"""A widened model computes what the narrow one does, and its copies part in training."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false
@@ -7,8 +7,9 @@
 import pytest
 import torch
 
+from unireel.backbones.vae import pocket_autoencoder
 from unireel.backbones.wan import pocket_transformer, predict, token_times
-from unireel.backbones.widen import twice_as_wide, widened_reader
+from unireel.backbones.widen import twice_as_wide, widened_reader, with_wider_decoder
 from unireel.errors import UserError
 
 
@@ -56,3 +57,31 @@ def test_shares_of_copies_add_up():
 def test_impossible_widths_are_refused():
     with pytest.raises(UserError, match="between 96 and 192"):
         twice_as_wide(trained(), 193)
+
+
+def autoencoder():
+    """A small one none of whose biases and norms is at its start."""
+    torch.manual_seed(0)
+    model = pocket_autoencoder(8, 8, 4, 1).eval()
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(0.05 * torch.randn_like(each))
+    return model
+
+
+@torch.no_grad()
+def test_a_wider_decoder_has_the_same_output_and_the_same_encoder():
+    model, latents = autoencoder(), torch.randn(2, 4, 3, 4, 4)
+    wide = with_wider_decoder(model, 24, torch.Generator().manual_seed(1)).eval()
+    assert wide.decoder.conv_in.conv_s.weight.shape[0] == 24
+    expected = model.decode(latents).sample
+    assert (wide.decode(latents).sample - expected).abs().max() < 1e-5 * expected.abs().max()
+    pixels = torch.rand(1, 3, 9, 16, 16)
+    assert torch.equal(wide.encode(pixels).latent_dist.mode(), model.encode(pixels).latent_dist.mode())
+
+
+def test_a_decoder_keeps_its_width_or_gets_wider():
+    model = autoencoder()
+    assert with_wider_decoder(model, 8) is model
+    with pytest.raises(UserError, match="6 channels: a decoder with 8, 8 cannot be widened to that"):
+        with_wider_decoder(model, 6)

@@ -54,6 +54,15 @@ def test_sampler_is_of_second_order():
     assert errors[1] < errors[0] / 2.8
 
 
+def test_sampling_from_the_middle_of_the_flow_arrives_where_the_whole_flow_does():
+    torch.manual_seed(0)
+    noise, text = torch.randn(1, 2, 1, 2, 2), torch.ones(1, 1, 1)
+    spread, start = 0.5, 0.6
+    midway = (1 - start) + ((1 - start) ** 2 * spread**2 + start**2) ** 0.5 * noise
+    result = sample(Gaussian(spread), midway, text, text, steps=60, guidance=1.0, start=start)
+    assert torch.allclose(result, exact(noise, 1.0, spread), atol=5e-3)
+
+
 def test_guidance_moves_a_shift_of_the_mean_by_its_scale():
     """For equal spreads, velocities differ by a state-free term, so guidance g targets g * mean exactly."""
     torch.manual_seed(0)

@@ -8,7 +8,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCosmos
 
+from unireel.backbones.vae import encode
+from unireel.data.world import films, scenes, to_pixels
 from unireel.systems.base.stages.autoencoder import AutoencoderConfig, AutoencoderStage
+from unireel.systems.base.stages.redrawing import Redrawing
 
 TINY = {"size": 32, "frames": 5, "crop": 16, "batch_size": 4, "encoder_width": 8, "decoder_width": 8}
 
@@ -81,3 +84,40 @@ def test_noise_has_the_strength_it_should_have(monkeypatch):
         strengths.extend(((seen["noisy"] - clean) / scale)[:, used].flatten(1).std(1).tolist())
     assert 0.45 < max(strengths) < 0.58 and min(strengths) < 0.06
     assert np.mean(strengths) == pytest.approx(0.25, abs=0.06)
+
+
+@pytest.fixture(scope="module")
+def mending(untrained):
+    own = {"size": 48, "frames": 17, "crop": 0, "start_from": str(untrained / "vae"), "decoder_width": 32}
+    return stage_of(**own, decoder_only=True, generator=str(untrained), redrawn=0.5)
+
+
+def test_decoders_learn_from_films_as_a_generator_draws_them(mending):
+    batches = [mending.batch(index) for index in range(4)]
+    assert ["ids" in each for each in batches] == [False, True, False, True]
+    assert mending.module.config["decode_block_out_channels"] == (32, 32)
+    for batch, name in zip(batches[:2], ("psnr", "redrawn_psnr"), strict=True):
+        loss, logs = mending.loss(batch)
+        assert name in logs
+        loss.backward()
+    assert all((each.grad is None) == (not each.requires_grad) for each in mending.module.parameters())
+    assert mending.module.encoder.conv_in.conv_s.weight.grad is None
+
+
+@torch.no_grad()
+def test_films_drawn_again_differ_by_as_much_as_they_forgot(mending, untrained):
+    drawn = scenes(0, 0, 3, 48)
+    latents = encode(mending.module, to_pixels(films(drawn)))
+    distances = []
+    for time in (0.02, 0.5):
+        redraw = Redrawing(str(untrained), time, time, steps=2)
+        torch.manual_seed(1)  # a draw that keeps the first frame
+        made = redraw(latents, *redraw.words(drawn))
+        assert made.shape == latents.shape and torch.equal(made[:, :, 0], latents[:, :, 0])
+        distances.append(float((made - latents).square().mean()))
+    assert distances[0] < 0.1 * distances[1]
+
+
+def test_a_decoder_that_mends_needs_a_generator():
+    with pytest.raises(ValueError, match="redrawn: needs a generator"):
+        AutoencoderConfig(redrawn=0.5, decoder_only=True)

@@ -38,13 +38,13 @@ def pocket_autoencoder(
 
 def encode(vae: nn.Module, pixels: Tensor) -> Tensor:
     """Pixels (B, 3, F, H, W) in [-1, 1], F = 4 k + 1, to normalised latents (B, C, T, h, w), T = k + 1."""
-    mean, std = _statistics(vae, pixels)
+    mean, std = statistics(vae, pixels)
     return (vae.encode(pixels).latent_dist.mode() - mean) / std
 
 
 def decode(vae: nn.Module, latents: Tensor) -> Tensor:
     """Normalised latents (B, C, T, h, w) to pixels (B, 3, F, H, W) in [-1, 1] (clamped)."""
-    mean, std = _statistics(vae, latents)
+    mean, std = statistics(vae, latents)
     return vae.decode(latents * std + mean).sample.clamp(-1, 1)
 
 
@@ -53,7 +53,8 @@ def latent_frames(frames: int, compression: int = 4) -> int:
     return (frames - 1) // compression + 1
 
 
-def _statistics(vae: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
+def statistics(vae: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents' channels, (1, C, 1, 1, 1), of the kind of ``like``."""
     config = vae.config  # type: ignore[attr-defined]
     mean, std = (torch.tensor(each, device=like.device, dtype=like.dtype) for each in
                  (config["latents_mean"], config["latents_std"]))  # fmt: skip

@@ -1,6 +1,6 @@
-"""A Wan transformer of twice the width that computes what a trained one does, to go on training from.
+"""Wider models that compute what trained ones do, to go on training from: Wan transformers, autoencoders' decoders.
 
-Net2Net's widening (arXiv 1511.05641) for a transformer: each channel of the residual stream, each head and each hidden
+Net2Net's widening (arXiv 1511.05641): each channel of the residual stream, each head and each hidden
 unit that is added is a copy of one that exists, and what reads from copies shares out its weights among them. Copies
 keep the mean square of every normalised vector, so that layer norms and RMS norms give what they gave. The shares are
 drawn at random, so that the copies' gradients differ from the first step and they part.
@@ -12,7 +12,7 @@ drawn at random, so that the copies' gradients differ from the first step and th
 from __future__ import annotations
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
 from torch import Tensor
 
 from unireel.errors import UserError
@@ -51,6 +51,46 @@ def twice_as_wide(
     own = model.state_dict()
     for name, target in wide.state_dict().items():
         target.copy_(_widened(name, own[name].float(), stream, hidden, generator))
+    return wide
+
+
+@torch.no_grad()
+def with_wider_decoder(
+    model: AutoencoderKLCosmos, width: int, generator: torch.Generator | None = None
+) -> AutoencoderKLCosmos:
+    """An autoencoder whose decoder is ``width`` wide, with about the output of ``model``: up to rounding for a multiple
+    of its width; else group norms and attention see some channels once more than others.
+
+    Args:
+        model: with a decoder that is equally wide everywhere, and one group in its group norms.
+        width: if it is the decoder's, ``model`` itself is given back.
+        generator: of the shares.
+
+    Raises:
+        UserError: ``width`` is less than the decoder's, or that is not the same everywhere.
+    """
+    own = tuple(model.config["decode_block_out_channels"])
+    if own == (width,) * len(own):
+        return model
+    if width < own[0] or set(own) != {own[0]}:
+        raise UserError(
+            f"{width} channels: a decoder with {', '.join(map(str, own))} cannot be widened to that"
+        )
+    wide = AutoencoderKLCosmos.from_config({**model.config, "decode_block_out_channels": (width,) * len(own)})
+    assert isinstance(wide, AutoencoderKLCosmos)
+    sources, weights = torch.arange(width) % own[0], model.state_dict()
+    for name, target in wide.state_dict().items():
+        weight = weights[name].float()
+        if target.shape != weight.shape:
+            if not name.endswith("conv_out.conv_s.weight"):
+                weight = weight[sources]
+            if target.ndim > 1 and target.shape[1] != weight.shape[1]:
+                taps = weight.flatten(2).movedim(2, 0)
+                read = torch.stack([widened_reader(each, sources, generator) for each in taps], 2)
+                weight = read.view(target.shape)
+        if name.startswith("decoder") and "to_q" in name:  # one head, whose products are divided by the root of its width
+            weight = weight * (own[0] / width) ** 0.5
+        target.copy_(weight)
     return wide
 
 

@@ -36,6 +36,7 @@ def sample(
     interval: tuple[float, float] = (0.0, 1.0),
     prediction: Prediction = "velocity",
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    start: float = 1.0,
 ) -> Tensor:
     """Integrate the flow from ``noise`` to data by the two-step Adams-Bashforth method on uneven steps.
 
@@ -44,7 +45,7 @@ def sample(
 
     Args:
         model: a Wan-type transformer.
-        noise: (B, C, T, h, w) at time 1.
+        noise: (B, C, T, h, w) at time ``start``.
         text, empty: states of the prompts and of the empty prompt (or of what is to be avoided), (B, L, D), or
             functions of the flow time that give them.
         guidance: scale g of classifier-free guidance, v = v_empty + g (v_text - v_empty); 1 leaves it out.
@@ -54,13 +55,15 @@ def sample(
         prediction: what the network puts out, see :func:`~unireel.backbones.wan.predict_velocity`.
         on_step: called after each step with (number, flow time * 1000 before the step, state); returns the state to
             go on with.
+        start: flow time of ``noise``; below 1 it is data with noise, which is drawn again from there (SDEdit, arXiv
+            2108.01073), and the times are those of a whole sampling times ``start``.
 
     Returns:
         Latents (B, C, T, h, w).
     """
     patch = model.config["patch_size"]  # type: ignore[index]
     tokens = (noise.shape[3] // patch[1]) * (noise.shape[4] // patch[2])
-    times = time_grid(steps, shift, noise.device)
+    times = start * time_grid(steps, shift, noise.device)
     if getattr(model, "is_cache_enabled", False):
         model._reset_stateful_cache()  # type: ignore[operator]
     state, before = noise, None

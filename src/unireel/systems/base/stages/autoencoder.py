@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unireel.backbones.linear_start import linear_start
-from unireel.backbones.vae import pocket_autoencoder
+from unireel.backbones.vae import pocket_autoencoder, statistics
+from unireel.backbones.widen import with_wider_decoder
 from unireel.data.world import changing, films, foreground, psnr, scenes, to_frames, to_pixels
+from unireel.systems.base.stages.redrawing import Redrawing
 from unireel.training.stage import Stage
 from unireel.world.sampling import CATEGORIES, MIXTURE
 
@@ -30,7 +32,10 @@ class AutoencoderConfig:
     latents' own standard deviations, more noise of a strength that differs from film to film, so that a decoder mends
     what generators get slightly wrong (arXiv 2510.11690); ``foreground`` the extra weight of pixels that are not
     background, ``change`` that of pixels that change within a block of four frames.
-    ``decoder_only`` keeps the encoder, and with it the latent space, of ``start_from``.
+    ``decoder_only`` keeps the encoder, and with it the latent space, of ``start_from``; its decoder is widened to
+    ``decoder_width`` (:mod:`unireel.backbones.widen`). Such a decoder can learn to mend what a generator gets slightly
+    wrong: a share ``redrawn`` of the batches are whole films whose latents were drawn again by the ``generator``, a
+    base model, in ``redrawing_steps`` steps from a flow time between the two of ``redrawn_from``.
     """
 
     size: int = 48
@@ -49,6 +54,14 @@ class AutoencoderConfig:
     data_seed: int = 1
     start_from: str = ""
     decoder_only: bool = False
+    generator: str = ""
+    redrawn: float = 0.0
+    redrawn_from: tuple[float, float] = (0.2, 0.7)
+    redrawing_steps: int = 3
+
+    def __post_init__(self) -> None:
+        if self.redrawn and not (self.generator and self.decoder_only and not self.crop):
+            raise ValueError("redrawn: needs a generator, decoder_only, and whole films (crop 0)")
 
 
 class AutoencoderStage(Stage):
@@ -65,39 +78,53 @@ class AutoencoderStage(Stage):
         if config.start_from:
             self.module = type(self.module).from_pretrained(config.start_from)
             if config.decoder_only:
+                self.module = with_wider_decoder(self.module, config.decoder_width)
                 self.module.encoder.requires_grad_(False)
                 self.module.quant_conv.requires_grad_(False)
         else:
             linear_start(self.module, to_pixels(films(scenes(config.data_seed, 0, 256, config.size))))
         self.samples_per_batch = config.batch_size
+        self._redraw = None
+        if config.redrawn:
+            self._redraw = Redrawing(config.generator, *config.redrawn_from, config.redrawing_steps)
         self._test = films(scenes(7, 0, 24, config.size, "test"))
 
     def batch(self, index: int) -> dict[str, Tensor]:
-        """``pixels`` (B, 3, F, S, S) in [-1, 1] and ``weight`` (B, 1, F, S, S) of crops or whole films."""
+        """``pixels`` (B, 3, F, S, S) in [-1, 1] and ``weight`` (B, 1, F, S, S) of crops or whole films; of those to be
+        drawn again also their plans' ``ids`` and ``mask`` (B, L)."""
         own = self.config
         per_film = 2 if own.crop and own.frames <= 9 else 1
         count = own.batch_size // per_film
         category = CATEGORIES[index % len(CATEGORIES)] if index % 3 == 0 else MIXTURE
-        whole = films(scenes(own.data_seed, index * count, count, own.size, category=category))
+        drawn = scenes(own.data_seed, index * count, count, own.size, category=category)
+        whole = films(drawn)
         mask = own.foreground * foreground(whole) + own.change * changing(whole)
         if own.crop or own.frames < whole.shape[1]:
             random = np.random.default_rng([own.data_seed, index])
             pieces = [_crop(whole[i], mask[i], own, random) for i in range(count) for _ in range(per_film)]
             whole, mask = np.stack([p[0] for p in pieces]), np.stack([p[1] for p in pieces])
-        return {"pixels": to_pixels(whole), "weight": torch.from_numpy(1 + mask[:, None]).float()}
+        batch = {"pixels": to_pixels(whole), "weight": torch.from_numpy(1 + mask[:, None]).float()}
+        if self._redraw is not None and int((index + 1) * own.redrawn) > int(index * own.redrawn):
+            batch |= dict(zip(("ids", "mask"), self._redraw.words(drawn), strict=True))
+        return batch
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted smooth L1 on pixels plus a small pull of the latents towards unit scale."""
         pixels, weight = batch["pixels"], batch["weight"]
         latents = self.module.encode(pixels).latent_dist.mode()
-        noisy = latents + self._noise(latents) * torch.randn_like(latents)
+        seen = latents
+        if "ids" in batch:
+            mean, std = statistics(self.module, latents)
+            seen = std * self._redraw((latents - mean) / std, batch["ids"], batch["mask"]) + mean
+        noisy = seen + self._noise(latents) * torch.randn_like(latents)
         output = self.module.decode(noisy).sample
         error = F.smooth_l1_loss(output, pixels, beta=0.1, reduction="none")
         reconstruction = (error * weight).sum() / (3 * weight.sum())
         scale = latents.float().pow(2).mean()
         loss = reconstruction + self.config.penalty * (scale - 1).clamp_min(0)
-        mse = F.mse_loss(output.detach(), pixels)
-        return loss, {"psnr": 10 * torch.log10(4 / mse), "latent_rms": scale.detach().sqrt()}
+        quality = 10 * torch.log10(4 / F.mse_loss(output.detach(), pixels))
+        name = "redrawn_psnr" if "ids" in batch else "psnr"
+        return loss, {name: quality, "latent_rms": scale.detach().sqrt()}
 
     def _noise(self, latents: Tensor) -> Tensor | float:
         """Standard deviation of the noise on ``latents``: the same for all, or (B, C, 1, 1, 1)."""

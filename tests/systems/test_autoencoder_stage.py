@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKLCosmos
 
 from unireel.backbones.vae import encode
+from unireel.data.latents import encoder_digest
 from unireel.data.world import films, scenes, to_pixels
 from unireel.systems.base.stages.autoencoder import AutoencoderConfig, AutoencoderStage
 from unireel.systems.base.stages.redrawing import Redrawing
@@ -65,6 +66,10 @@ def test_latents_of_a_decoder_trained_alone_stay_what_they_were(exported):
         assert not torch.equal(before.decode(one).sample, stage.module.decode(one).sample)
     stage.export(folder / "again")
     again = AutoencoderKLCosmos.from_pretrained(folder / "again" / "vae")
+    assert encoder_digest(again) == encoder_digest(before)
+    with torch.no_grad():
+        again.quant_conv.weight[0, 0] += 1e-3
+    assert encoder_digest(again) != encoder_digest(before)
     assert again.config["latents_std"] == before.config["latents_std"]
 
 

@@ -289,3 +289,13 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     (tmp_path / "trap.pt").write_bytes(pickle.dumps({"context_projector": Trap()}))
     with pytest.raises(UserError, match=r"cannot be read as weights"):
         load_released_projector(tmp_path / "trap.pt")
+
+
+def test_the_flow_time_may_have_few_channels():
+    few, many = Connector(12, 20, hidden=16, layers=2, time_width=4), Connector(12, 20, hidden=16, layers=2)
+    assert few.blocks[0].modulation.weight.shape == (48, 4) and many.blocks[0].modulation.weight.shape == (48, 16)
+    with torch.no_grad():
+        for block in few.blocks:
+            block.modulation.weight.normal_()
+        one, two = (few(features((1, 0, 1)), torch.tensor([time])).tokens for time in (0.2, 0.8))
+    assert (one - two).abs().max() > 1e-3

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +18,28 @@ from unireel.data.cache import FilmCache
 from unireel.data.world import to_pixels
 
 
-def autoencoder_digest(folder: str | Path) -> str:
-    """A digest of the autoencoder in ``folder``, to tell latents of one from latents of another."""
-    files = sorted(each for each in Path(folder).iterdir() if each.is_file())
-    return hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()[:16]
+def encoder_digest(vae: nn.Module) -> str:
+    """A digest of what an autoencoder's latents depend on, to tell latents of one from latents of another: weights
+    that encode, as float32, and the statistics that normalise. Decoders can go on learning."""
+    config: Any = vae.config
+    digest = hashlib.sha256(json.dumps([config["latents_mean"], config["latents_std"]]).encode())
+    for name, value in sorted(vae.state_dict().items()):
+        if name.startswith(("encoder.", "quant_conv.")):
+            digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()
 def latents_of(
-    films: FilmCache, vae: nn.Module, digest: str, count: int, batch: int = 32, progress: bool = True
+    films: FilmCache, vae: nn.Module, count: int, batch: int = 32, progress: bool = True
 ) -> np.ndarray:
     """Normalised latents (``count``, C, T, h, w) float16 of the first films, memory-mapped; made where missing.
 
-    They are kept beside the films under the autoencoder's ``digest``; an unfinished or shorter file is gone on with.
+    They are kept beside the films under :func:`encoder_digest`; an unfinished or shorter file is gone on with.
     """
     from tqdm import tqdm
 
-    path = films.folder / f"latents-{digest}.npy"
+    path = films.folder / f"latents-{encoder_digest(vae)}.npy"
     state = path.with_suffix(".json")
     done = json.loads(state.read_text())["done"] if state.exists() else 0
     count = min(count, len(films))
@@ -60,7 +66,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40_000)
     args = parser.parse_args()
     vae = AutoencoderKLCosmos.from_pretrained(args.vae)
-    print(latents_of(FilmCache(args.films), vae, autoencoder_digest(args.vae), args.count).shape)
+    print(latents_of(FilmCache(args.films), vae, args.count).shape)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,8 @@ class Connector(ModelMixin, ConfigMixin):
         layers, kernel: how many, and over how many tokens (odd).
         vit_tokens, vae_tokens, text_tokens: the budgets.
         latent_width: channels of latent tokens that are given beside Z_u (see :meth:`forward`), 0 for none.
+        time_width: channels of the flow time's embedding, by default as many as ``hidden``; all that depends on it is a
+            curve, which few of them describe.
         scale: standard deviation of the tokens that come out at the start; that of the context the decoder knows.
     """
 
@@ -106,6 +108,7 @@ class Connector(ModelMixin, ConfigMixin):
         text_tokens: int = 160,
         latent_width: int = 0,
         scale: float = 1.0,
+        time_width: int | None = None,
     ) -> None:
         super().__init__()
         if kernel % 2 == 0 or min(vit_tokens, vae_tokens, text_tokens) < 1:
@@ -115,8 +118,9 @@ class Connector(ModelMixin, ConfigMixin):
         self.read = nn.Linear(width, hidden)
         self.read_latents = nn.Linear(latent_width, hidden) if latent_width else None
         self.kind = nn.Embedding(len(KINDS), hidden)
-        self.time = TimestepEmbedding(TIME_CHANNELS, hidden)
-        self.blocks = nn.ModuleList([TimedConvolution(hidden, kernel, hidden) for _ in range(layers)])
+        timed = time_width or hidden
+        self.time = TimestepEmbedding(TIME_CHANNELS, timed)
+        self.blocks = nn.ModuleList([TimedConvolution(hidden, kernel, timed) for _ in range(layers)])
         self.norm_out = nn.LayerNorm(hidden)
         self.write = nn.Linear(hidden, context_width)
         nn.init.normal_(self.kind.weight, std=0.02)

@@ -20,6 +20,7 @@ class Sizes:
     vit_tokens: int = 9
     vae_tokens: int = 9
     text_tokens: int = TEXT_LENGTH + 2
+    time_width: int = 32
 
     @property
     def tokens(self) -> int:

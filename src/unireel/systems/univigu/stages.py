@@ -12,7 +12,6 @@ Words can be told where in the film to look.
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -31,7 +30,7 @@ from unireel.backbones.uni_wan_files import with_text
 from unireel.backbones.wan import LEAST_TIME, MatmulAttention, Prediction, token_times
 from unireel.clip import Clip
 from unireel.data.cache import CacheConfig, FilmCache, build
-from unireel.data.latents import autoencoder_digest, latents_of
+from unireel.data.latents import latents_of
 from unireel.data.sights import place_centres, place_objects
 from unireel.data.world import films
 from unireel.errors import UsageError
@@ -138,7 +137,6 @@ class UniStage(Stage):
         self.vae = AutoencoderKLCosmos.from_pretrained(parts["vae"]).float().eval().requires_grad_(False)
         self.text_encoder = UMT5EncoderModel.from_pretrained(parts["text_encoder"]).float().eval()
         self.text_encoder.requires_grad_(False)
-        self.vae_folder = parts["vae"]
         self.planner = None
         if parts["planner"].is_dir():
             self.planner = (
@@ -168,7 +166,7 @@ class UniStage(Stage):
             transformer.text_codes.requires_grad_(config.learn_codes)
         build(Path(config.films), CacheConfig(config.film_count, config.size))
         cache = FilmCache(config.films)
-        latents = latents_of(cache, self.vae, autoencoder_digest(parts["vae"]), config.used_films)
+        latents = latents_of(cache, self.vae, config.used_films)
         self.batches = Batches(
             cache,
             latents,
@@ -375,10 +373,5 @@ class UniStage(Stage):
         return {"caption_f1": sum(scores) / len(scores), "answers": sum(right) / len(right)}
 
     def export(self, folder: Path) -> None:
-        """Write the whole model, which :func:`unireel.load` takes; in float32, so that the next stage loses nothing.
-
-        The autoencoder's files stay as they are, so that the next stage finds the latents that were made with it.
-        """
+        """Write the whole model, which :func:`unireel.load` takes; in float32, so that the next stage loses nothing."""
         self.pipeline().save_pretrained(folder, torch.float32)
-        shutil.rmtree(folder / "vae")
-        shutil.copytree(self.vae_folder, folder / "vae")

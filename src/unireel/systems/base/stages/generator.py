@@ -29,7 +29,7 @@ from unireel.backbones.wan import (
 )
 from unireel.backbones.widen import twice_as_wide
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
-from unireel.data.latents import autoencoder_digest, latents_of
+from unireel.data.latents import latents_of
 from unireel.data.lessons import Lessons
 from unireel.data.world import films, to_frames, to_pixels
 from unireel.flow.matching import interpolate, sample_times, velocity
@@ -122,7 +122,7 @@ class GeneratorStage(Stage):
         self.films = FilmCache(config.films)
         self.vae = AutoencoderKLCosmos.from_pretrained(config.vae).eval().requires_grad_(False)
         self.lessons = Lessons(self.films)
-        self.latents = latents_of(self.films, self.vae, autoencoder_digest(config.vae), config.used_films)
+        self.latents = latents_of(self.films, self.vae, config.used_films)
         self.tokenizer = word_tokenizer(vocabulary())
         if config.start_from:
             text_encoder = UMT5EncoderModel.from_pretrained(Path(config.start_from) / "text_encoder").float()

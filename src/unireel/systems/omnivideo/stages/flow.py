@@ -16,11 +16,9 @@ from torch import Tensor, nn
 from unireel.backbones.text import tokenize
 from unireel.backbones.vae import decode
 from unireel.backbones.wan import MatmulAttention, embed_times_by_frame
-from unireel.data.latents import autoencoder_digest
 from unireel.data.world import psnr, to_frames
 from unireel.errors import UsageError
 from unireel.flow.matching import interpolate, sample_times, velocity
-from unireel.hub import component, find_model
 from unireel.systems.base.stages.binding import Uncertainty
 from unireel.systems.omnivideo.context import Row, check_budget
 from unireel.systems.omnivideo.pipeline import trained_parts
@@ -83,8 +81,7 @@ class FlowStage(OmniVideoStage):
             raise UsageError(
                 f"stage_config.mixture.shares: {', '.join(others)} makes nothing; accepted: {MAKING}"
             )
-        digest = autoencoder_digest(component(find_model(config.start_from), "vae"))
-        self.film_latents, self.edit_latents = self.mixture.latents(self.model.vae, digest)
+        self.film_latents, self.edit_latents = self.mixture.latents(self.model.vae)
         for group in self.mixture.groups:
             self._fits(group)
         transformer = self._network

@@ -147,10 +147,10 @@ class Mixture:
         edits = any(config.shares.get(task, 0) for task in (*EDITS, "think", "plan"))
         self.edits = EditPairs(self.seen, config.edit_count, self.count, config.fps) if edits else None
 
-    def latents(self, vae: nn.Module, digest: str) -> tuple[np.ndarray, np.ndarray]:
+    def latents(self, vae: nn.Module) -> tuple[np.ndarray, np.ndarray]:
         """Latents (N, C, T, h, w) of the films and of the edited films, memory-mapped, made where they are missing."""
-        films = latents_of(self.films, vae, digest, self.count)
-        edits = films[:0] if self.edits is None else latents_of(self.edits, vae, digest, len(self.edits))
+        films = latents_of(self.films, vae, self.count)
+        edits = films[:0] if self.edits is None else latents_of(self.edits, vae, len(self.edits))
         return films, edits
 
     def group(self, index: int) -> Kind:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from unireel.backbones.understanding.interface import Kind
 from unireel.backbones.vlm import language_states, pack, visual_patches, visual_tokens
 from unireel.backbones.wan import MatmulAttention, Prediction
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order
-from unireel.data.latents import autoencoder_digest, latents_of
+from unireel.data.latents import latents_of
 from unireel.data.lessons import Lessons
 from unireel.data.turns import draw_turns
 from unireel.hub import component, find_model, load
@@ -131,9 +130,7 @@ class PocketMaterial:
         build(Path(config.films), CacheConfig(config.film_count, model.size))
         self.cache = FilmCache(config.films)
         self.lessons = Lessons(self.cache)
-        self.vae_folder = component(find_model(config.start_from), "vae")
-        digest = autoencoder_digest(self.vae_folder)
-        self.encoded = latents_of(self.cache, model.vae, digest, config.used_films)
+        self.encoded = latents_of(self.cache, model.vae, config.used_films)
         self.uncertainty = Uncertainty(kinds=4)
 
     def parts(self) -> dict[Part, nn.Module]:
@@ -261,9 +258,8 @@ class PocketMaterial:
         return loss, {"answer_loss": loss.detach(), "answer_tokens_right": right.mean()}
 
     def export(self, folder: Path) -> None:
-        """Write the whole model; the autoencoder as it was found, since encoded films are known by its files."""
+        """Write the whole model, in float32, so that the next stage loses nothing."""
         self.model.save_pretrained(folder, torch.float32)
-        shutil.copytree(self.vae_folder, folder / "vae", dirs_exist_ok=True)
 
     def report(self) -> list[str]:
         """The data."""

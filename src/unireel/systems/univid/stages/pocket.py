@@ -47,7 +47,8 @@ class PocketConfig:
 
     Attributes:
         start_from: a base model, or what an earlier stage exported.
-        sizes, settings, lora_rank, attentions, new_seed: of the new parts; they count where a base model is the start.
+        sizes, settings, lora_rank, attentions, new_seed: of the new parts; they count where a base model is the start,
+            rank and attentions also where a model without adapters is. Rank 0: none, the connector learns alone.
         films, film_count: cache of films, made if it is missing; the first ``used_films`` are trained on.
         batch_size, picture_batch: films, and first frames, in a batch; ``pictures`` is the share of the latter.
         plans: share of prompts that are plans, half of them beyond the first frame where that is given.
@@ -118,7 +119,7 @@ class PocketMaterial:
             model.ranker_folder = ranker if ranker.is_dir() else None
         self.model = model
         self.transformer, self.conditioner = model.transformer, model.conditioner
-        if not lora_parameters(self.transformer):
+        if config.lora_rank and not lora_parameters(self.transformer):
             add_lora(self.transformer, config.lora_rank, attentions=config.attentions)
         self.transformer.set_attn_processor(MatmulAttention())
         self.aligned = align(self.transformer, model.settings.alignment, reference=False)

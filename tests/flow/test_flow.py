@@ -63,6 +63,35 @@ def test_sampling_from_the_middle_of_the_flow_arrives_where_the_whole_flow_does(
     assert torch.allclose(result, exact(noise, 1.0, spread), atol=5e-3)
 
 
+def test_a_restart_with_an_exact_model_stays_on_the_law():
+    """Noised and drawn once more, samples of N(mean, spread^2) are samples of it again, but others."""
+    torch.manual_seed(0)
+    noise, text = torch.randn(1, 2, 16, 16, 16), torch.ones(1, 1, 1)
+    once = sample(Gaussian(0.5), noise, text, text, steps=64, guidance=1.0)
+    twice = sample(Gaussian(0.5), noise, text, text, steps=64, guidance=1.0, restart=0.5)
+    assert float(twice.mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(twice.std()) == pytest.approx(0.5, abs=0.02)
+    # At 0.5 a fifth of the variance is the first draw's and the rest is noise: x' = 1 + (x - 1 + e) 0.5 / 1.25 ** 0.5.
+    assert float(torch.corrcoef(torch.stack([once.flatten(), twice.flatten()]))[0, 1]) == pytest.approx(
+        0.2**0.5, abs=0.03
+    )
+
+
+def test_a_restart_takes_a_quarter_of_the_steps_without_guidance():
+    evaluated = []
+
+    class Counting(Gaussian):
+        def forward(self, hidden_states, timestep, encoder_hidden_states, return_dict):
+            evaluated.append((len(hidden_states), float(timestep.max())))
+            return super().forward(hidden_states, timestep, encoder_hidden_states, return_dict)
+
+    noise, first, text = torch.randn(1, 2, 3, 2, 2), torch.randn(1, 2, 1, 2, 2), torch.ones(1, 1, 1)
+    made = sample(Counting(0.5), noise, text, -text, steps=8, guidance=2.0, first=first, restart=0.5)
+    assert [rows for rows, _ in evaluated] == [2] * 8 + [1] * 2
+    assert evaluated[8][1] == pytest.approx(500.0)
+    assert torch.equal(made[:, :, :1], first)
+
+
 def test_guidance_moves_a_shift_of_the_mean_by_its_scale():
     """For equal spreads, velocities differ by a state-free term, so guidance g targets g * mean exactly."""
     torch.manual_seed(0)

@@ -293,7 +293,10 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 
 def test_the_flow_time_may_have_few_channels():
     few, many = Connector(12, 20, hidden=16, layers=2, time_width=4), Connector(12, 20, hidden=16, layers=2)
-    assert few.blocks[0].modulation.weight.shape == (48, 4) and many.blocks[0].modulation.weight.shape == (48, 16)
+    assert few.blocks[0].modulation.weight.shape == (48, 4) and many.blocks[0].modulation.weight.shape == (
+        48,
+        16,
+    )
     with torch.no_grad():
         for block in few.blocks:
             block.modulation.weight.normal_()

@@ -145,6 +145,7 @@ def contestants(pipeline: Any, precision: Precision = "auto", compile: bool = Fa
     ]
     weights = (pipeline.text_encoder, pipeline.transformer, pipeline.vae)
     theirs = {name: Diffusers(pipeline, name == "bfloat16") for name in ("float32", "bfloat16")}
+    pipeline.register_to_config(restart=0.0)  # diffusers' pipeline draws a film once
     accelerate(pipeline, precision, compile)
     found = []
     for name, one in theirs.items():

@@ -109,6 +109,14 @@ def test_stage_one_trains_connector_and_adapters_alone(settings):
     check(stage, stage.loss(stage.batch(0))[0], ADAPTER, LORA)
 
 
+def test_without_adapters_the_connector_learns_alone(settings, tmp_path):
+    stage = PocketAlignment(PocketConfig(**settings | {"lora_rank": 0}))
+    stage.material.model.combiner.gate.data.fill_(0.5)
+    check(stage, stage.loss(stage.batch(0))[0], ADAPTER)
+    stage.export(tmp_path)
+    assert not (tmp_path / "adapters").exists()
+
+
 def test_stage_two_trains_the_last_vit_blocks_and_the_merger_alone(settings):
     stage = PocketAdaptation(PocketConfig(**settings))
     expected = pattern(stage, VIT, MERGER)

@@ -48,7 +48,7 @@ from unireel.world.scene import CLIP_FRAMES, FPS
 CARD = "unireel.json"
 TEXT_LENGTH = PLAN_WORDS + 1
 PLAN_TRIES = 16
-SETTINGS = ("size", "steps", "guidance", "shift", "prediction", "staged")
+SETTINGS = ("size", "steps", "guidance", "shift", "prediction", "staged", "restart")
 """How films are made; every pipeline on these components has these settings."""
 
 
@@ -67,6 +67,8 @@ class BasePipeline(DiffusionPipeline):
         staged: a film without a given first frame is made in two stages, first its first frame as a picture and then
             the film from it (as Emu Video, arXiv 2311.10709, does with two models): drawing is learned from pictures at
             a fifth of the cost, and a film has only to move what is drawn.
+        restart: flow time from which films (not pictures) are drawn once more, see
+            :func:`~unireel.flow.sampling.sample`; 0: they are not.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -88,6 +90,7 @@ class BasePipeline(DiffusionPipeline):
         prediction: Prediction = "velocity",
         staged: bool = False,
         planner: Qwen2ForCausalLM | None = None,
+        restart: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -99,7 +102,13 @@ class BasePipeline(DiffusionPipeline):
             planner=planner,
         )
         self.register_to_config(
-            size=size, steps=steps, guidance=guidance, shift=shift, prediction=prediction, staged=staged
+            size=size,
+            steps=steps,
+            guidance=guidance,
+            shift=shift,
+            prediction=prediction,
+            staged=staged,
+            restart=restart,
         )
         for module in (vae, text_encoder, transformer, vlm, planner):
             if module is not None:
@@ -228,7 +237,8 @@ class BasePipeline(DiffusionPipeline):
         if first is None and self.config["staged"] and num_frames > 1:
             first = integrate(noise[:, :, :1])
         on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
-        state = integrate(noise, first=first, on_step=on_step)
+        restart = self.config["restart"] if num_frames > 1 else 0.0
+        state = integrate(noise, first=first, on_step=on_step, restart=restart)
         # 6. Decode
         frames = self.decoded(state, output_type)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)

@@ -91,6 +91,7 @@ class OmniVideo(BasePipeline):
         settings: Settings = USUAL,
         planner: Any = None,
         editor: Any = None,
+        restart: float = 0.0,
     ) -> None:
         super().__init__(
             vae,
@@ -105,6 +106,7 @@ class OmniVideo(BasePipeline):
             prediction,
             staged,
             planner,
+            restart,
         )
         self.register_modules(
             vision_head=vision_head, adapter=adapter, visual_context=visual_context, editor=editor

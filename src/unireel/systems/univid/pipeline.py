@@ -91,6 +91,7 @@ class UniVid(BasePipeline):
         settings: Settings = USUAL,
         gate: float = 0.0,
         planner: Any = None,
+        restart: float = 0.0,
     ) -> None:
         super().__init__(
             vae,
@@ -105,6 +106,7 @@ class UniVid(BasePipeline):
             prediction,
             staged,
             planner,
+            restart,
         )
         self.register_modules(connector=connector)
         connector.eval()
@@ -446,7 +448,8 @@ class UniVid(BasePipeline):
             if not given and self.config["staged"] and noise.shape[2] > 1:
                 first = integrate(noise[:, :, :1], on_step=partial(on_step, False))
             aligned.set(0.0, given)
-            return integrate(noise, first=first, on_step=partial(on_step, True))
+            restart = self.config["restart"] if noise.shape[2] > 1 else 0.0
+            return integrate(noise, first=first, on_step=partial(on_step, True), restart=restart)
 
     def best(
         self,

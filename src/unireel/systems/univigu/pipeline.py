@@ -68,7 +68,7 @@ class UniViguPipeline(BasePipeline):
     stream then, and nothing is computed for one.
 
     Args:
-        vae, text_encoder, tokenizer, planner, size, steps, guidance, shift, prediction, staged: as there.
+        vae, text_encoder, tokenizer, planner, size, steps, guidance, shift, prediction, staged, restart: as there.
         transformer: a video DiT with a text stream, over the tokenizer's words.
         formulation: of text as a flow, that it was trained with.
         caption_slots, answer_slots: room for a description and for an answer, in words and marks.
@@ -92,6 +92,7 @@ class UniViguPipeline(BasePipeline):
         shift: float = 2.0,
         prediction: Prediction = "data",
         staged: bool = True,
+        restart: float = 0.0,
         formulation: Formulation = "masked",
         caption_slots: int = 72,
         answer_slots: int = 6,

@@ -127,7 +127,9 @@ class UniStage(Stage):
         self._require(folder, card["system"], settings.get("formulation"))
         self.prediction: Prediction = settings.get("prediction", "velocity")
         self.settings = {
-            name: settings[name] for name in ("steps", "guidance", "shift", "staged") if name in settings
+            name: settings[name]
+            for name in ("steps", "guidance", "shift", "staged", "restart")
+            if name in settings
         }
         parts = {
             name: component(folder, name)

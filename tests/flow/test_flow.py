@@ -71,7 +71,7 @@ def test_a_restart_with_an_exact_model_stays_on_the_law():
     twice = sample(Gaussian(0.5), noise, text, text, steps=64, guidance=1.0, restart=0.5)
     assert float(twice.mean()) == pytest.approx(1.0, abs=0.02)
     assert float(twice.std()) == pytest.approx(0.5, abs=0.02)
-    # At 0.5 a fifth of the variance is the first draw's and the rest is noise: x' = 1 + (x - 1 + e) 0.5 / 1.25 ** 0.5.
+    # Noised to 0.5, a fifth of the variance is still the first draw's: 0.25 of 0.25 + 1.
     assert float(torch.corrcoef(torch.stack([once.flatten(), twice.flatten()]))[0, 1]) == pytest.approx(
         0.2**0.5, abs=0.03
     )

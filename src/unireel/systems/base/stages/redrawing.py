@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -50,7 +51,8 @@ class Redrawing:
     @torch.no_grad()
     def __call__(self, latents: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Normalised latents (B, C, T, h, w) of films, drawn again; every second time their first frame is kept."""
-        self._text.to(latents.device), self._transformer.to(latents.device)
+        for part in (self._text, self._transformer):
+            part.to(latents.device)
         states = encode_text(self._text, ids, mask)
         draw, keep = torch.rand(2).tolist()
         start = self._times[0] + draw * (self._times[1] - self._times[0])
@@ -68,5 +70,5 @@ class Redrawing:
         )
 
 
-def _frozen(kind: type, folder: Path) -> torch.nn.Module:
+def _frozen(kind: Any, folder: Path) -> Any:
     return kind.from_pretrained(folder, torch_dtype=torch.float32).eval().requires_grad_(False)

@@ -88,9 +88,8 @@ def with_wider_decoder(
                 taps = weight.flatten(2).movedim(2, 0)
                 read = torch.stack([widened_reader(each, sources, generator) for each in taps], 2)
                 weight = read.view(target.shape)
-        if (
-            name.startswith("decoder") and "to_q" in name
-        ):  # one head, whose products are divided by the root of its width
+        # Attention has one head, whose products are divided by the root of its width.
+        if name.startswith("decoder") and "to_q" in name:
             weight = weight * (own[0] / width) ** 0.5
         target.copy_(weight)
     return wide

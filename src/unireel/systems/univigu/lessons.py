@@ -161,9 +161,8 @@ class Batches:
             end = ids.index(self.tokenizer.eos_token_id, given) + 1
             turns.append([Turn(ids[:end], [0.0] * given + [1.0] * (end - given))])
         asked = names_asked(self.lessons, films, turns, before=0)
-        asked[:, 1] += (
-            1  # not the token before a word, as in a language model: a word is written in its own place
-        )
+        # A word is written in its own place, not by the token before it as in a language model.
+        asked[:, 1] += 1
         return asked
 
     def _condition(self, place: int, prompt: str, clean: bool, random: np.random.Generator) -> str:

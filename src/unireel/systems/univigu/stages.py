@@ -330,16 +330,15 @@ class UniStage(Stage):
     def _missed(self, batch: dict[str, Tensor], memory: Memory, watched: tuple[Rows, ...]) -> Tensor:
         """How far words are from looking at whom they are about, in nats (supervised attention, arXiv 1609.04186)."""
         page, place, name, mask, *_ = batch["asked"].unbind(1)
-        owner = place_objects(batch["states"], self._places, margin=MARGIN)[batch["about"]]
-        wanted = torch.cat(
-            [meant(owner[page], mask), (mask == 0)[:, None]], 1
-        )  # (Q, film tokens and first word)
+        places = self._places.to(batch["states"].device)
+        owner = place_objects(batch["states"], places, margin=MARGIN)[batch["about"]]
+        # (Q, N + 1): the film's tokens, then the text's first word
+        wanted = torch.cat([meant(owner[page], mask), (mask == 0)[:, None]], 1)
         errors = []
-        for number, text in zip(self.config.guided_blocks, watched, strict=True):
+        for number, text in zip(sorted(self.config.guided_blocks), watched, strict=True):
             looks = self.module["transformer"].blocks[number].looks(text, memory.blocks[number][0])
-            likeness = looks[page, :, place, : wanted.shape[1]].unflatten(
-                1, (2, -1)
-            )  # (Q, names, heads, tokens)
+            # (Q, names, heads of each, N + 1)
+            likeness = looks[page, :, place, : wanted.shape[1]].unflatten(1, (2, -1))
             chosen = likeness[torch.arange(len(page), device=page.device), name]
             errors.append(looked_elsewhere(chosen, wanted[:, None]).mean())
         return torch.stack(errors).mean()

@@ -33,9 +33,9 @@ class AutoencoderConfig:
     what generators get slightly wrong (arXiv 2510.11690); ``foreground`` the extra weight of pixels that are not
     background, ``change`` that of pixels that change within a block of four frames.
     ``decoder_only`` keeps the encoder, and with it the latent space, of ``start_from``; its decoder is widened to
-    ``decoder_width`` (:mod:`unireel.backbones.widen`). Such a decoder can learn to mend what a generator gets slightly
-    wrong: a share ``redrawn`` of the batches are whole films whose latents were drawn again by the ``generator``, a
-    base model, in ``redrawing_steps`` steps from a flow time between the two of ``redrawn_from``.
+    ``decoder_width`` if it is narrower (:mod:`unireel.backbones.widen`). Such a decoder can learn to mend what a
+    generator gets slightly wrong: a share ``redrawn`` of the batches are whole films whose latents were drawn again by
+    the ``generator``, a base model, in ``redrawing_steps`` steps from a flow time between the two of ``redrawn_from``.
     """
 
     size: int = 48
@@ -78,7 +78,8 @@ class AutoencoderStage(Stage):
         if config.start_from:
             self.module = type(self.module).from_pretrained(config.start_from)
             if config.decoder_only:
-                self.module = with_wider_decoder(self.module, config.decoder_width)
+                if config.decoder_width > self.module.config["decode_block_out_channels"][0]:
+                    self.module = with_wider_decoder(self.module, config.decoder_width)
                 self.module.encoder.requires_grad_(False)
                 self.module.quant_conv.requires_grad_(False)
         else:

@@ -114,7 +114,7 @@ class AutoencoderStage(Stage):
         pixels, weight = batch["pixels"], batch["weight"]
         latents = self.module.encode(pixels).latent_dist.mode()
         seen = latents
-        if "ids" in batch:
+        if self._redraw is not None and "ids" in batch:
             mean, std = statistics(self.module, latents)
             seen = std * self._redraw((latents - mean) / std, batch["ids"], batch["mask"]) + mean
         noisy = seen + self._noise(latents) * torch.randn_like(latents)

@@ -89,6 +89,9 @@ def test_a_restart_takes_a_quarter_of_the_steps_without_guidance():
     made = sample(Counting(0.5), noise, text, -text, steps=8, guidance=2.0, first=first, restart=0.5)
     assert [rows for rows, _ in evaluated] == [2] * 8 + [1] * 2
     assert evaluated[8][1] == pytest.approx(500.0)
+    evaluated.clear()
+    sample(Counting(0.5), noise[:, :, :1], text, -text, steps=8, guidance=2.0, restart=0.5)  # a picture
+    assert len(evaluated) == 8
     assert torch.equal(made[:, :, :1], first)
 
 

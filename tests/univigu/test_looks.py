@@ -30,7 +30,7 @@ def make_stage(untrained, tmp_path_factory) -> Callable[..., UniStage]:
 
     def make(**settings) -> UniStage:
         torch.manual_seed(0)
-        of_text = {"guidance": 1.0, "train": "text", "mix": ABOUT}
+        of_text = {"looking": 1.0, "train": "text", "mix": ABOUT}
         return UniStage(UniConfig(base=str(untrained), films=str(films), **sizes, **of_text, **settings))
 
     return make
@@ -38,7 +38,7 @@ def make_stage(untrained, tmp_path_factory) -> Callable[..., UniStage]:
 
 @pytest.fixture(scope="module")
 def stage(make_stage) -> UniStage:
-    return make_stage(guided_blocks=(0,))
+    return make_stage(looking_blocks=(0,))
 
 
 @torch.no_grad()
@@ -130,5 +130,5 @@ def test_words_learn_where_to_look(stage):
 
 
 def test_a_block_that_the_model_does_not_have(make_stage):
-    with pytest.raises(UsageError, match="guided_blocks: the model has blocks 0 to 0"):
-        make_stage(guided_blocks=(0, 4))
+    with pytest.raises(UsageError, match="looking_blocks: the model has blocks 0 to 0"):
+        make_stage(looking_blocks=(0, 4))

@@ -62,8 +62,9 @@ def sample(
         start: flow time of ``noise``; below 1 it is data with noise, which is drawn again from there (SDEdit, arXiv
             2108.01073), and the times are those of a whole sampling times ``start``.
         restart: flow time up to which the result is noised and drawn once more, in a quarter as many steps and without
-            guidance; 0: it is not. What went wrong near noise is mended (restart sampling, arXiv 2306.14878). The noise
-            is ``noise`` with its channels moved on by one, so that nothing else is drawn at random.
+            guidance; 0: it is not, and a picture (T = 1) never is. What went wrong near noise is mended (restart
+            sampling, arXiv 2306.14878). The noise is ``noise`` with its channels moved on by one, so that nothing else
+            is drawn at random; ``on_step`` is not told.
 
     Returns:
         Latents (B, C, T, h, w).
@@ -73,7 +74,7 @@ def sample(
     )
     times = time_grid(steps, shift, noise.device)
     state = flow(noise, start * times, guidance=guidance, on_step=on_step)
-    if restart:
+    if restart and noise.shape[2] > 1:
         again = (1 - restart) * state + restart * noise.roll(1, dims=1)
         few = time_grid(max(steps // 4, 1), shift, noise.device)
         state = flow(again, restart * few, guidance=1.0)

@@ -232,13 +232,13 @@ class BasePipeline(DiffusionPipeline):
             shift=self.config["shift"],
             interval=self.guidance_interval or (0.0, 1.0),
             prediction=self.config["prediction"],
+            restart=self.config["restart"],
         )
         noise = noise.to(self.device, text.dtype)
         if first is None and self.config["staged"] and num_frames > 1:
             first = integrate(noise[:, :, :1])
         on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
-        restart = self.config["restart"] if num_frames > 1 else 0.0
-        state = integrate(noise, first=first, on_step=on_step, restart=restart)
+        state = integrate(noise, first=first, on_step=on_step)
         # 6. Decode
         frames = self.decoded(state, output_type)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)

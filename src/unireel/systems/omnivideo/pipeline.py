@@ -66,6 +66,7 @@ class OmniVideo(BasePipeline):
         vision_head, adapter, visual_context: Omni-Video's own.
         editor: decoder of edits, or None where ``transformer`` makes and edits.
         size, steps, guidance, shift, prediction, staged: as in the base system; how films are sampled from words.
+        restart: of the base system, whose components these are; films are not drawn once more here.
         settings: everything else.
     """
 

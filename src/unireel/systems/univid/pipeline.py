@@ -443,13 +443,13 @@ class UniVid(BasePipeline):
                 shift=self.config["shift"],
                 interval=self.guidance_interval or (0.0, 1.0),
                 prediction=self.config["prediction"],
+                restart=self.config["restart"],
             )
             given = first is not None
             if not given and self.config["staged"] and noise.shape[2] > 1:
                 first = integrate(noise[:, :, :1], on_step=partial(on_step, False))
             aligned.set(0.0, given)
-            restart = self.config["restart"] if noise.shape[2] > 1 else 0.0
-            return integrate(noise, first=first, on_step=partial(on_step, True), restart=restart)
+            return integrate(noise, first=first, on_step=partial(on_step, True))
 
     def best(
         self,

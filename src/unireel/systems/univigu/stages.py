@@ -75,7 +75,7 @@ class UniConfig:
         batch_size: films or texts in a batch.
         film_weight: of the film's loss, the mean over its tokens; the text's is the mean over its words, and weighs 1.
         padding_weight: of a word behind the end in that mean.
-        guidance: weight of the loss of where words about clean films look: in ``guided_blocks``, the first half of the
+        looking: weight of the loss of where words about clean films look: in ``looking_blocks``, the first half of the
             heads at the first object that a description's clause or a question is about, the others at the second one,
             both at the text's first word for what is not there.
         times: of film and text in pairs: drawn apart, or the same.
@@ -102,8 +102,8 @@ class UniConfig:
     batch_size: int = 32
     film_weight: float = 1.0
     padding_weight: float = 0.1
-    guidance: float = 0.0
-    guided_blocks: tuple[int, ...] = (4, 6)
+    looking: float = 0.0
+    looking_blocks: tuple[int, ...] = (4, 6)
     times: Literal["independent", "tied"] = "independent"
     shift: float = 2.0
     film_uniform: float = 0.2
@@ -149,9 +149,9 @@ class UniStage(Stage):
         else:
             video = WanTransformer3DModel.from_pretrained(parts["transformer"], torch_dtype=torch.float32)
             transformer = with_text(video, len(self.tokenizer), config.text_init, **self._text_settings())
-        if config.guidance and not all(0 <= each < len(transformer.blocks) for each in config.guided_blocks):
+        if config.looking and not all(0 <= each < len(transformer.blocks) for each in config.looking_blocks):
             raise UsageError(
-                f"stage_config.guided_blocks: the model has blocks 0 to {len(transformer.blocks) - 1}"
+                f"stage_config.looking_blocks: the model has blocks 0 to {len(transformer.blocks) - 1}"
             )
         transformer.set_attn_processor(MatmulAttention())
         self.module = nn.ModuleDict({"transformer": transformer.train()})
@@ -253,8 +253,8 @@ class UniStage(Stage):
                 words = Words(
                     words.state, words.time, words.there, words.given, None, before * ~words.given[..., None]
                 )
-        guided = self.config.guided_blocks if self.config.guidance and memory and len(batch["asked"]) else ()
-        seen = model.streams(context, film, words, memory, watch=guided)
+        blocks = self.config.looking_blocks if self.config.looking and memory and len(batch["asked"]) else ()
+        seen = model.streams(context, film, words, memory, watch=blocks)
         logs: dict[str, Tensor | float] = {}
         total = context.new_zeros((), dtype=torch.float32)
         if score_film is not None:
@@ -269,10 +269,10 @@ class UniStage(Stage):
             kind = "answers" if batch["asking"] and score_film is None else kind
             logs[kind] = value.detach()
             total = total + value
-        if guided:
+        if blocks:
             missed = self._missed(batch, memory, seen.watched)
             logs["looks"] = missed.detach()
-            total = total + self.config.guidance * missed
+            total = total + self.config.looking * missed
         return total, logs
 
     def _film(self, batch: dict[str, Tensor]) -> tuple[Film, Tensor, Callable[[Tensor], Tensor] | None]:
@@ -335,7 +335,7 @@ class UniStage(Stage):
         # (Q, N + 1): the film's tokens, then the text's first word
         wanted = torch.cat([meant(owner[page], mask), (mask == 0)[:, None]], 1)
         errors = []
-        for number, text in zip(sorted(self.config.guided_blocks), watched, strict=True):
+        for number, text in zip(sorted(self.config.looking_blocks), watched, strict=True):
             looks = self.module["transformer"].blocks[number].looks(text, memory.blocks[number][0])
             # (Q, names, heads of each, N + 1)
             likeness = looks[page, :, place, : wanted.shape[1]].unflatten(1, (2, -1))

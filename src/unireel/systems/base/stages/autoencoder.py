@@ -78,8 +78,8 @@ class AutoencoderStage(Stage):
         if config.start_from:
             self.module = type(self.module).from_pretrained(config.start_from)
             if config.decoder_only:
-                if config.decoder_width > self.module.config["decode_block_out_channels"][0]:
-                    self.module = with_wider_decoder(self.module, config.decoder_width)
+                own = self.module.config["decode_block_out_channels"][0]
+                self.module = with_wider_decoder(self.module, max(config.decoder_width, own))
                 self.module.encoder.requires_grad_(False)
                 self.module.quant_conv.requires_grad_(False)
         else:
@@ -106,7 +106,8 @@ class AutoencoderStage(Stage):
             whole, mask = np.stack([p[0] for p in pieces]), np.stack([p[1] for p in pieces])
         batch = {"pixels": to_pixels(whole), "weight": torch.from_numpy(1 + mask[:, None]).float()}
         if self._redraw is not None and int((index + 1) * own.redrawn) > int(index * own.redrawn):
-            batch |= dict(zip(("ids", "mask"), self._redraw.words(drawn), strict=True))
+            ids, there = self._redraw.words(drawn)
+            batch |= {"ids": ids, "mask": there}
         return batch
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:

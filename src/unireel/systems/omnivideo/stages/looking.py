@@ -92,9 +92,8 @@ def _told_before(sample: Sample) -> list[tuple[int, int]]:
     ends = [place for place, word in enumerate(description) if word == "."]
     objects = _split(range(ends[0] + 1, ends[1]), description)
     of_film = range(description.index("background"), len(description))
-    parts = [
-        (film, of_film, True)
-    ]  # words, what the description has of it, and whether the instruction is about it
+    # Words, what the description has of them, and whether the instruction is about them.
+    parts = [(film, of_film, True)]
     for number, (clause, own) in enumerate(zip(clauses, sample.described, strict=True)):
         parts.append((clause, objects[own] if own >= 0 else range(0), sample.changes and number == 0))
     pairs = []

@@ -68,12 +68,16 @@ def add_low_rank(module: nn.Module, ranks: Mapping[str, int], seed: int = 0) -> 
 
 @torch.no_grad()
 def approximate(layer: LowRankLinear, base: Tensor) -> None:
-    """Let ``layer`` be ``base`` plus the nearest of its rank to the matrix that it had."""
+    """Let ``layer`` be ``base`` plus the nearest of its rank to the matrix that it had.
+
+    Of a difference of lower rank, the rest of the factors is as it is at the start of a training: random rows whose
+    columns are zero. (Were both zero, neither would ever get a gradient.)
+    """
     up, size, down = torch.linalg.svd(layer.whole() - base, full_matrices=False)
-    rank = min(len(size), layer.down.shape[0])
+    rank = min(int((size > 1e-6 * base.norm()).sum()), layer.down.shape[0])
     root = size[:rank].sqrt()
     layer.up.zero_()[:, :rank] = up[:, :rank] * root
-    layer.down.zero_()[:rank] = root[:, None] * down[:rank]
+    layer.down[:rank] = root[:, None] * down[:rank]
     layer.weight.copy_(base)
 
 

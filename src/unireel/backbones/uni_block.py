@@ -45,11 +45,19 @@ class UniBlock(WanTransformerBlock):
     checkpointing = False
 
     def __init__(
-        self, dim: int, ffn_dim: int, heads: int, text_ffn: TextFFN, cross_attn_norm: bool, eps: float
+        self,
+        dim: int,
+        ffn_dim: int,
+        heads: int,
+        text_ffn: TextFFN,
+        cross_attn_norm: bool,
+        eps: float,
+        text_ffn_dim: int = 0,
     ) -> None:
         super().__init__(dim, ffn_dim, heads, cross_attn_norm=cross_attn_norm, eps=eps)
+        hidden = text_ffn_dim or ffn_dim
         own = text_ffn == "own"
-        self.ffn_t = FeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate") if own else None
+        self.ffn_t = FeedForward(dim, inner_dim=hidden, activation_fn="gelu-approximate") if own else None
         self.norm3_t = FP32LayerNorm(dim, eps, elementwise_affine=False)
         self.scale_shift_table_t = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 

@@ -94,7 +94,7 @@ class Rows:
 @dataclass(frozen=True)
 class Seen:
     """What a call put out: ``video`` (B, C, T, h, w), ``text`` (B, L, V or d), what it remembers, and the text's rows
-    as they went into the blocks that were watched."""
+    (without text the film's) as they went into the blocks that were watched."""
 
     video: Tensor | None
     text: Tensor | None

@@ -40,6 +40,7 @@ class UniWanTransformer(WanTransformer3DModel):
         code_width: d of continuous formulations, whose words are vectors of this width; 0 for discrete ones.
         text_output: logits over the vocabulary, or (continuous formulations only) a velocity of width d.
         text_ffn: whether text has feed-forward layers of its own or shares the film's (an ablation).
+        text_ffn_dim: hidden units of text's own feed-forward layers; 0: as many as the film's.
         text_slots: places with learned embeddings. Rotary positions are relative, so that words which are all unknown
             could not tell where they are; 0 adds none, as the released model.
         positions: "apart": word i stands at -(1 + i) on all three rotary axes, where no film reaches whatever its
@@ -63,6 +64,7 @@ class UniWanTransformer(WanTransformer3DModel):
         code_width: int = 0,
         text_output: Literal["logits", "velocity"] = "logits",
         text_ffn: TextFFN = "own",
+        text_ffn_dim: int = 0,
         text_slots: int = 0,
         positions: Literal["apart", "released"] = "apart",
         one_way: bool = True,
@@ -96,7 +98,7 @@ class UniWanTransformer(WanTransformer3DModel):
         self.register_to_config(num_layers=num_layers)
         width = num_attention_heads * attention_head_dim
         self.blocks = nn.ModuleList(
-            UniBlock(width, ffn_dim, num_attention_heads, text_ffn, cross_attn_norm, eps)
+            UniBlock(width, ffn_dim, num_attention_heads, text_ffn, cross_attn_norm, eps, text_ffn_dim)
             for _ in range(num_layers)
         )
         if code_width:
@@ -140,7 +142,8 @@ class UniWanTransformer(WanTransformer3DModel):
             memory: of what was given in earlier calls; every row reads it.
             remember: give back the memory with this call's rows added, all of which must be given. The film is
                 remembered before the words, so that they read it.
-            watch: blocks, by number, whose incoming text rows are given back (a training tells them where to look).
+            watch: blocks, by number, whose incoming rows are given back, the text's or without text the film's (a
+                training tells them where to look, or what is there).
 
         Raises:
             ValueError: there are no rows, more words than places, or rows to remember that are not given.
@@ -165,8 +168,8 @@ class UniWanTransformer(WanTransformer3DModel):
         states = self.condition_embedder.text_embedder(context)
         blocks, watched = [], []
         for number, block in enumerate(self.blocks):
-            if number in watch and text is not None:
-                watched.append(replace(text))
+            if number in watch:
+                watched.append(replace(video if text is None else text))
             past = None if memory is None else memory.blocks[number]
             kept = block.streams(video, text, states, mask, past)
             if remember:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.models.attention import FeedForward
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -58,7 +59,8 @@ def with_text(
 
     Args:
         text_vocabulary, settings: see :class:`~unireel.backbones.uni_wan.UniWanTransformer`.
-        text_init: text's feed-forward layers, modulations and time embedding start as the film's, or anew.
+        text_init: text's feed-forward layers, modulations and time embedding start as the film's, or anew; of layers
+            that are narrower (``text_ffn_dim``), the film's hidden units that weigh most.
     """
     accepted = inspect.signature(UniWanTransformer.__init__).parameters
     sizes = {name: value for name, value in video.config.items() if name in accepted}
@@ -79,12 +81,44 @@ def start_from_video(model: UniWanTransformer) -> None:
     """Set text's feed-forward layers, modulations and time embedding to the film's, in place."""
     for block in model.blocks:
         if block.ffn_t is not None:
-            block.ffn_t.load_state_dict(block.ffn.state_dict())
+            _narrowed(block.ffn, block.ffn_t)
         block.scale_shift_table_t.copy_(block.scale_shift_table)
     embedder = model.condition_embedder
     model.text_time_embedder.load_state_dict(embedder.time_embedder.state_dict())
     model.text_time_proj.load_state_dict(embedder.time_proj.state_dict())
     model.text_table.copy_(model.scale_shift_table)
+
+
+@torch.no_grad()
+def with_narrower_text(model: UniWanTransformer, hidden: int) -> UniWanTransformer:
+    """A model whose text has feed-forward layers of ``hidden`` units, of its own those that weigh most.
+
+    Raises:
+        UserError: text has no layers of its own, or ``hidden`` is not between 1 and what they have.
+    """
+    if model.config["text_ffn"] != "own":
+        raise UserError("text without feed-forward layers of its own cannot be narrowed")
+    own = model.config["text_ffn_dim"] or model.config["ffn_dim"]
+    if not 1 <= hidden <= own:
+        raise UserError(f"{hidden} hidden units: text has {own}, and can be narrowed to between 1 and that")
+    narrow = UniWanTransformer.from_config({**model.config, "text_ffn_dim": hidden})
+    assert isinstance(narrow, UniWanTransformer)
+    kept = {name: value for name, value in model.state_dict().items() if ".ffn_t." not in name}
+    narrow.load_state_dict(kept, strict=False)
+    for block, target in zip(model.blocks, narrow.blocks, strict=True):
+        _narrowed(block.ffn_t, target.ffn_t)
+    return narrow
+
+
+def _narrowed(layer: FeedForward, target: FeedForward) -> None:
+    """Set ``target`` to ``layer``, or if it is narrower to those of its hidden units that weigh most, in order."""
+    (first, last), (own_first, own_last) = ((each.net[0].proj, each.net[2]) for each in (layer, target))
+    weight = first.weight.norm(dim=1) * last.weight.norm(dim=0)
+    units = weight.topk(own_first.out_features).indices.sort().values
+    own_first.weight.copy_(first.weight[units])
+    own_first.bias.copy_(first.bias[units])
+    own_last.weight.copy_(last.weight[:, units])
+    own_last.bias.copy_(last.bias)
 
 
 def released_transformer(vocabulary: int = RELEASED_VOCABULARY, **sizes: Any) -> UniWanTransformer:

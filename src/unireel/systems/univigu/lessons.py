@@ -31,6 +31,7 @@ class Mix:
         target: what is written: the prompt (Knowledge Recall) or the detailed description (Capability Refinement).
         questions: share of the batches with text in which that is a question, given, and its answer instead.
         each: questions about each clean film of a batch.
+        copies: of a description of each clean film, which are made unreadable apart.
         plans: share of conditions that are plans (:mod:`unireel.world.language.plans`), as the planner writes them for
             the generator; half of them beyond the first frame where that is given.
         condition_dropout: share of texts written with an empty condition, so that copying is impossible.
@@ -44,6 +45,7 @@ class Mix:
     target: Target = "caption"
     questions: float = 0.0
     each: int = 1
+    copies: int = 1
     plans: float = 0.8
     condition_dropout: float = 0.5
     understand: float = 0.5
@@ -58,9 +60,15 @@ class Mix:
         for name in ("questions", "plans", "condition_dropout", "pictures", "clean_first"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"'{name}' is {getattr(self, name)}: it must be a share between 0 and 1")
-        if min(self.weights) < 0 or not sum(self.weights) or self.spare < 0 or self.each < 1:
+        if (
+            min(self.weights) < 0
+            or not sum(self.weights)
+            or self.spare < 0
+            or min(self.each, self.copies) < 1
+        ):
             raise ValueError(
-                "the kinds of batches need weights of which one is above 0, 'spare' 0 or more, and 'each' 1 or more"
+                "the kinds of batches need weights of which one is above 0, 'spare' 0 or more, 'each' and 'copies' 1 "
+                "or more"
             )
 
     @property
@@ -71,6 +79,9 @@ class Mix:
 
 ANSWER_SPARE = 5
 """Most padding behind the end of an answer, which is a word or two."""
+
+WIDTHS = 32
+"""Pages are a multiple of this wide, so that few shapes have to be compiled."""
 
 KINDS: tuple[Kind, ...] = ("understand", "pair", "film", "text")
 
@@ -113,7 +124,8 @@ class Batches:
         ``latents`` (B, C, T, h, w); with ``clean`` (B,), which first frames are given, if they are to be noisy; the
         pages' ``words``, ``given`` and ``there`` (P, L); ``about`` (P,), which of the B films each is about; whether
         they are questions, ``asking`` (). Of clean films also where objects are, ``states`` (B, O, T, S, 5) by latent
-        frame, and whom the words to be written are about, ``asked`` (Q, 6).
+        frame, their ``shapes`` (B, O) and ``motions`` (B, O, K), what is true of the ``film`` (B, K), and whom the
+        words to be written are about, ``asked`` (Q, 6).
         """
         mix, kind = self.mix, self.kind(index)
         random = np.random.default_rng([self.seed, index])
@@ -139,17 +151,22 @@ class Batches:
         if kind in ("film", "pair"):
             batch["clean"] = torch.from_numpy(clean)
         if kind != "film":
-            each = mix.each if asking and kind == "understand" else 1
+            each = (mix.each if asking else mix.copies) if kind == "understand" else 1
             written = [self._texts(*one, asking, each, random) for one in zip(places, prompts, strict=True)]
             texts = [text for of_film in written for text in of_film]
             spare = random.integers(0, (ANSWER_SPARE if asking else mix.spare) + 1, len(texts)).tolist()
-            page = page_of(self.tokenizer, texts, spare, self.text_length)
+            page = page_of(self.tokenizer, texts, spare, self.text_length, WIDTHS)
             about = np.repeat(np.arange(self.size), [len(of_film) for of_film in written])
             batch |= {"words": page.ids, "given": page.given, "there": page.there}
             batch |= {"about": torch.from_numpy(about), "asking": torch.tensor(asking)}
         if kind == "understand":
             states = self.lessons.states[places][:, :, self.frames].astype(np.float32)
-            batch |= {"states": torch.from_numpy(states)}
+            batch |= {
+                "states": torch.from_numpy(states),
+                "shapes": torch.from_numpy(self.lessons.shapes[places]).long(),
+                "motions": torch.from_numpy(self.lessons.motions[places]),
+                "film": torch.from_numpy(self.lessons.films[places]),
+            }
             batch |= {"asked": self._asked([places[row] for row in about], page)}
         return batch
 
@@ -176,7 +193,8 @@ class Batches:
     def _texts(
         self, place: int, prompt: str, asking: bool, each: int, random: np.random.Generator
     ) -> list[Text]:
-        """What is to be written about film number ``place``: one text, or answers to up to ``each`` questions."""
+        """What is to be written about film number ``place``: ``each`` times a text, or answers to up to so many
+        questions."""
         first, last = self.lessons.first_turn[place : place + 2]
         turns = self.lessons.turns[first:last]
         asked = turns[turns[:, 0] != CAPTION]
@@ -187,9 +205,9 @@ class Batches:
                 for _, start, middle, end in asked[chosen].tolist()
             ]
         if self.mix.target == "prompt":
-            return [prompt_text(prompt)]
+            return [prompt_text(prompt)] * each
         _, start, _, end = turns[turns[:, 0] == CAPTION][0].tolist()
-        return [caption_text(self._said(start, end))]
+        return [caption_text(self._said(start, end))] * each
 
     def _said(self, start: int, end: int) -> str:
         return " ".join(self.words[self.lessons.words[start:end]])

@@ -69,14 +69,19 @@ class Page:
 
 
 def page_of(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], slots: Sequence[int] | int, length: int
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    slots: Sequence[int] | int,
+    length: int,
+    multiple: int = 1,
 ) -> Page:
-    """Texts as rows, as wide as the longest.
+    """Texts as rows, as wide as the longest, or wider by places where nothing is.
 
     Args:
         slots: for a text to be written, how many words there is room for, with its end; for one that is said, how much
             padding follows its end (the same for all, or one for each).
         length: most words in a row.
+        multiple: of which the width is one, unless that is above ``length``.
 
     Raises:
         UserError: a text has more words; nothing is ever cut.
@@ -93,6 +98,7 @@ def page_of(
         spare = min(spare, length - len(given) - len(said))
         rows.append((given + said + [tokenizer.pad_token_id] * spare, len(given)))
     width = max(len(ids) for ids, _ in rows)
+    width = max(width, min(-(-width // multiple) * multiple, length))
     page = torch.full((3, len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
     page[1:] = 0
     for number, (ids, given) in enumerate(rows):

@@ -23,11 +23,12 @@ from diffusers import AutoencoderKLCosmos, WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, UMT5EncoderModel
 
+from unireel.backbones.low_rank import add_low_rank, approximate, as_matrices
 from unireel.backbones.text import encode_text
 from unireel.backbones.uni_rows import Film, Memory, Rows, Words
 from unireel.backbones.uni_wan import UniWanTransformer
-from unireel.backbones.uni_wan_files import with_text
-from unireel.backbones.wan import LEAST_TIME, MatmulAttention, Prediction, token_times
+from unireel.backbones.uni_wan_files import with_narrower_text, with_text
+from unireel.backbones.wan import LEAST_TIME, MatmulAttention, Prediction, predict, token_times
 from unireel.clip import Clip
 from unireel.data.cache import CacheConfig, FilmCache, build
 from unireel.data.latents import latents_of
@@ -39,7 +40,7 @@ from unireel.flow.matching import interpolate, sample_times, velocity
 from unireel.flow.text import TextFlow
 from unireel.hub import component, find_model, read_card
 from unireel.systems.base.pipeline import TEXT_LENGTH
-from unireel.systems.base.stages.binding import MARGIN
+from unireel.systems.base.stages.binding import MARGIN, Binding
 from unireel.systems.base.stages.grounding import looked_elsewhere, meant
 from unireel.systems.univigu.lessons import Batches, Mix
 from unireel.systems.univigu.pipeline import UniViguPipeline
@@ -64,20 +65,28 @@ class UniConfig:
 
     Attributes:
         base: model whose transformer, text encoder, tokenizer and autoencoder are taken: a packaged model or a folder.
+            ``low_rank`` differences are those to it, and ``teacher`` is its transformer.
         start_from: an exported model of Uni-ViGU to go on from instead; its formulation must be this one.
         formulation: of text; ``uniform`` is the share of random words of the hybrid one, ``code_width`` the width of
             continuous ones, ``learn_codes`` whether their vectors are learned.
         train: the whole network, or only what the text stream does not share with the film's: then films without text
             are those of the model that it starts from, and clean films are read without gradients.
+        low_rank: with ``train: text``, ranks of the differences to ``base`` that learn as well, in linear layers of the
+            transformer whose names match a pattern (:mod:`unireel.backbones.low_rank`).
         text_init, text_ffn: see :func:`~unireel.backbones.uni_wan_files.with_text`.
+        text_ffn_dim: hidden units of text's feed-forward layers, 0: as they are in ``start_from``, else as the film's.
+            Those of a model that has more are narrowed to the ones that weigh most.
         text_slots: places of the text stream.
         mix: what the batches are.
         batch_size: films or texts in a batch.
         film_weight: of the film's loss, the mean over its tokens; the text's is the mean over its words, and weighs 1.
+        teacher: whether films without text are to stay as ``base`` draws them, not to become more like the data.
         padding_weight: of a word behind the end in that mean.
         looking: weight of the loss of where words about clean films look: in ``looking_blocks``, the first half of the
             heads at the first object that a description's clause or a question is about, the others at the second one,
             both at the text's first word for what is not there.
+        sights: weight of the losses of what the tokens of clean films say that they hold, as they come into block
+            ``sights_block`` (:meth:`~unireel.systems.base.stages.binding.Binding.drawing`).
         times: of film and text in pairs: drawn apart, or the same.
         shift, film_uniform: of the film's times, see :func:`~unireel.flow.matching.sample_times`.
         shared_lr: factor on the learning rate of everything that the film stream had already.
@@ -95,15 +104,20 @@ class UniConfig:
     code_width: int = 16
     learn_codes: bool = True
     train: Literal["all", "text"] = "all"
+    low_rank: dict[str, int] = field(default_factory=dict)
     text_init: Literal["video", "new"] = "video"
     text_ffn: Literal["own", "shared"] = "own"
+    text_ffn_dim: int = 0
     text_slots: int = 96
     mix: Mix = field(default_factory=Mix)
     batch_size: int = 32
     film_weight: float = 1.0
+    teacher: bool = False
     padding_weight: float = 0.1
     looking: float = 0.0
     looking_blocks: tuple[int, ...] = (4, 6)
+    sights: float = 0.0
+    sights_block: int = 5
     times: Literal["independent", "tied"] = "independent"
     shift: float = 2.0
     film_uniform: float = 0.2
@@ -144,26 +158,44 @@ class UniStage(Stage):
             self.planner = (
                 Qwen2ForCausalLM.from_pretrained(parts["planner"]).float().eval().requires_grad_(False)
             )
+        video = None
+        if config.teacher or config.low_rank or not config.start_from:
+            video = WanTransformer3DModel.from_pretrained(
+                component(find_model(config.base), "transformer"), torch_dtype=torch.float32
+            )
         if config.start_from:
             transformer = UniWanTransformer.from_pretrained(parts["transformer"], torch_dtype=torch.float32)
+            if config.text_ffn_dim:
+                transformer = with_narrower_text(transformer, config.text_ffn_dim)
         else:
-            video = WanTransformer3DModel.from_pretrained(parts["transformer"], torch_dtype=torch.float32)
             transformer = with_text(video, len(self.tokenizer), config.text_init, **self._text_settings())
-        if config.looking and not all(0 <= each < len(transformer.blocks) for each in config.looking_blocks):
-            raise UsageError(
-                f"stage_config.looking_blocks: the model has blocks 0 to {len(transformer.blocks) - 1}"
-            )
+        for name in ("looking_blocks", "sights_block"):
+            chosen = getattr(config, name)
+            chosen = chosen if isinstance(chosen, tuple) else (chosen,)
+            if not all(0 <= each < len(transformer.blocks) for each in chosen):
+                raise UsageError(
+                    f"stage_config.{name}: the model has blocks 0 to {len(transformer.blocks) - 1}"
+                )
         transformer.set_attn_processor(MatmulAttention())
         self.module = nn.ModuleDict({"transformer": transformer.train()})
+        self.teacher = None
+        if config.teacher:
+            video.set_attn_processor(MatmulAttention())
+            self.teacher = video.eval().requires_grad_(False)
+        self._reads_with_gradients = config.train == "all" or bool(config.low_rank)
         if config.train == "text":
             if not transformer.config["one_way"]:
                 raise UsageError("stage_config.train: 'text' needs a model whose clean films read no words")
-            if config.mix.film:
+            if config.mix.film and not config.low_rank:
                 raise UsageError(
                     "stage_config.train: 'text' learns nothing from films alone: mix.film must be 0"
                 )
             for name, parameter in transformer.named_parameters():
                 parameter.requires_grad_(any(fnmatch(name, pattern) for pattern in OF_TEXT))
+        elif config.low_rank:
+            raise UsageError("stage_config.low_rank: needs 'train: text'; 'all' learns whole matrices")
+        for name in add_low_rank(transformer, config.low_rank):
+            approximate(transformer.get_submodule(name), video.get_submodule(name).weight)
         if config.formulation in ("embedding", "velocity"):
             transformer.text_codes.requires_grad_(config.learn_codes)
         build(Path(config.films), CacheConfig(config.film_count, config.size))
@@ -182,6 +214,12 @@ class UniStage(Stage):
         self.samples_per_batch = config.batch_size
         side = config.size // latents.shape[-1] * transformer.config["patch_size"][-1]
         self._places = place_centres(config.size, side).float()
+        if config.sights:
+            width = transformer.config["num_attention_heads"] * transformer.config["attention_head_dim"]
+            binding = Binding(width, self.text_encoder.config.d_model, config.size, side)
+            for unused in (binding.word, binding.numbers, binding.end, binding.mask):
+                unused.requires_grad_(False)
+            self.module["binding"] = binding
 
     def _require(self, folder: Path, system: str, formulation: str | None) -> None:
         own = self.config
@@ -202,6 +240,7 @@ class UniStage(Stage):
             "code_width": own.code_width if continuous else 0,
             "text_output": "velocity" if own.formulation == "velocity" else "logits",
             "text_ffn": own.text_ffn,
+            "text_ffn_dim": own.text_ffn_dim,
             "text_slots": own.text_slots,
         }
 
@@ -218,15 +257,19 @@ class UniStage(Stage):
         return [
             *(ParameterRule(name, muon=False) for name in tables),
             *(ParameterRule(name) for name in apart),
+            ParameterRule("binding*", muon=False),
+            *(ParameterRule(name) for name in ("*.up", "*.down")),
             ParameterRule("*patch_embedding*", lr=self.config.shared_lr, muon=False),
             ParameterRule("*proj_out*", lr=self.config.shared_lr, muon=False),
             ParameterRule("*", lr=self.config.shared_lr),
         ]
 
     def compile(self) -> None:
-        """Compile the blocks; pages of every width share one compilation."""
-        for block in self.module["transformer"].blocks:
-            block.compile()
+        """Compile the blocks, for each shape: there are few (:data:`~unireel.systems.univigu.lessons.WIDTHS`)."""
+        torch._dynamo.config.recompile_limit = 64
+        teacher = [] if self.teacher is None else self.teacher.blocks
+        for block in (*self.module["transformer"].blocks, *teacher):
+            block.compile(dynamic=False)
 
     def batch(self, index: int) -> dict[str, Tensor]:
         """See :meth:`~unireel.systems.univigu.lessons.Batches.batch`."""
@@ -237,12 +280,20 @@ class UniStage(Stage):
         model, flow = self.module["transformer"], self.flow
         with torch.no_grad():
             context = encode_text(self.text_encoder, batch["ids"], batch["mask"])
-        film, time, score_film = self._film(batch) if "latents" in batch else (None, None, None)
+        film, time, score_film = self._film(batch, context) if "latents" in batch else (None, None, None)
         words = score_text = memory = None
+        logs: dict[str, Tensor | float] = {}
+        total = context.new_zeros((), dtype=torch.float32)
         if film is not None and score_film is None and model.config["one_way"]:
             # A clean film reads no words: it is read once, whatever number of texts are about it.
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train == "all"):
-                memory = model.streams(context, film, remember=True).memory.expanded(batch["about"])
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self._reads_with_gradients):
+                watched = (self.config.sights_block,) if self.config.sights else ()
+                read = model.streams(context, film, remember=True, watch=watched)
+            if watched:
+                value, shares = self._sights(batch, read.watched[0].states)
+                logs |= shares | {"sights": value.detach()}
+                total = total + self.config.sights * value
+            memory = read.memory.expanded(batch["about"])
             film, context = None, context[batch["about"]]
         if "words" in batch:
             tied = self.config.times == "tied" and score_film is not None
@@ -255,8 +306,6 @@ class UniStage(Stage):
                 )
         blocks = self.config.looking_blocks if self.config.looking and memory and len(batch["asked"]) else ()
         seen = model.streams(context, film, words, memory, watch=blocks)
-        logs: dict[str, Tensor | float] = {}
-        total = context.new_zeros((), dtype=torch.float32)
         if score_film is not None:
             value = score_film(seen.video.float())
             logs["film" if batch["latents"].shape[2] > 1 else "picture"] = value.detach()
@@ -275,7 +324,9 @@ class UniStage(Stage):
             total = total + self.config.looking * missed
         return total, logs
 
-    def _film(self, batch: dict[str, Tensor]) -> tuple[Film, Tensor, Callable[[Tensor], Tensor] | None]:
+    def _film(
+        self, batch: dict[str, Tensor], context: Tensor
+    ) -> tuple[Film, Tensor, Callable[[Tensor], Tensor] | None]:
         """The film's rows, its times (B,), and its loss as a function of the network's output, None if it is clean."""
         own, data = self.config, batch["latents"]
         if "clean" not in batch:
@@ -291,16 +342,23 @@ class UniStage(Stage):
         tokens = data.shape[3] * data.shape[4] // (patch[1] * patch[2])
         wanted = torch.ones_like(per_frame)
         wanted[:, 0] = (~clean).float()
+        times = token_times(time, clean, data.shape[2], tokens)
+        target, weight = velocity(data, noise), torch.ones_like(per_frame)
+        if self.prediction == "data":
+            target, weight = data, per_frame.clamp_min(LEAST_TIME).pow(-2).clamp_max(MOST_WEIGHT)
+        if self.teacher is not None and "words" not in batch:
+            with torch.no_grad():
+                target = predict(self.teacher, state, times, context).float()
 
         def score(output: Tensor) -> Tensor:
-            if self.prediction == "velocity":
-                error, weight = output - velocity(data, noise), torch.ones_like(per_frame)
-            else:
-                error = output - data
-                weight = per_frame.clamp_min(LEAST_TIME).pow(-2).clamp_max(MOST_WEIGHT)
-            return (error.square().mean(dim=(1, 3, 4)) * weight * wanted).sum() / wanted.sum()
+            return ((output - target).square().mean(dim=(1, 3, 4)) * weight * wanted).sum() / wanted.sum()
 
-        return Film(state, token_times(time, clean, data.shape[2], tokens)), time, score
+        return Film(state, times), time, score
+
+    def _sights(self, batch: dict[str, Tensor], states: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses of what the states (B, N, D) of clean films' tokens say they hold, and shares of right answers."""
+        binding = self.module["binding"]
+        return binding.drawing(states, binding.owner(batch), batch)
 
     def _words(
         self, batch: dict[str, Tensor], flow: TextFlow, time: Tensor | None
@@ -375,4 +433,5 @@ class UniStage(Stage):
 
     def export(self, folder: Path) -> None:
         """Write the whole model, which :func:`unireel.load` takes; in float32, so that the next stage loses nothing."""
-        self.pipeline().save_pretrained(folder, torch.float32)
+        with as_matrices(self.module):
+            self.pipeline().save_pretrained(folder, torch.float32)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unireel.backbones.low_rank import LowRankLinear, add_low_rank, as_matrices
+from unireel.backbones.low_rank import LowRankLinear, add_low_rank, approximate, as_matrices
 from unireel.errors import UsageError
 
 
@@ -52,6 +52,21 @@ def test_written_they_are_ordinary_layers_of_the_same_function(network):
         difference = network["one"].weight - start
     assert isinstance(network["one"], LowRankLinear)
     assert int(torch.linalg.matrix_rank(difference)) == 2
+
+
+@pytest.mark.parametrize("own", [0, 1, 2])
+def test_a_difference_of_lower_rank_is_kept_and_the_rest_can_learn(network, own):
+    base = network["one"].weight.detach().clone()
+    with torch.no_grad():
+        network["one"].weight += torch.randn(8, own) @ torch.randn(own, 6)
+    whole = network["one"].weight.detach().clone()
+    add_low_rank(network, {"one": 3})
+    layer = network["one"]
+    approximate(layer, base)
+    assert torch.equal(layer.weight, base)
+    torch.testing.assert_close(layer.whole(), whole, rtol=1e-4, atol=1e-5)
+    layer(torch.randn(5, 6)).square().mean().backward()
+    assert (layer.up.grad.norm(dim=0) > 0).all()
 
 
 @pytest.mark.parametrize("ranks", [{"three": 2}, {"one": 0}])

@@ -44,6 +44,17 @@ def test_known_work_is_counted_and_compared() -> None:
     assert any(each.text == "unireel" for each in drawn.iter("{http://www.w3.org/2000/svg}text"))
 
 
+def test_fused_attention_is_counted() -> None:
+    states = torch.ones(1, 2, 100, 64)
+
+    def run(number: int, watch: measure.Stopwatch) -> torch.Tensor:
+        with watch.stage("denoise"):
+            return torch.nn.functional.scaled_dot_product_attention(states, states, states)
+
+    counted = measure.operations(measure.Contestant("attention", run, 0, "float32"))
+    assert counted == 2 * 2 * 2 * 100 * 100 * 64  # two products of two heads, two operations each
+
+
 def test_memory_of_a_run_is_seen() -> None:
     with (
         measure.peak_memory("cpu") as peak,

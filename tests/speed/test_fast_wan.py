@@ -13,6 +13,7 @@ from diffusers import FirstBlockCacheConfig, WanTransformer3DModel
 from torch import nn
 
 from unireel.backbones.fast import accelerate
+from unireel.backbones.fast.attention import attend
 from unireel.backbones.fast.precision import halve
 from unireel.backbones.fast.text import collapse_padding
 from unireel.backbones.fast.times import MOST_RUNS, group_times
@@ -69,6 +70,19 @@ def test_bfloat16_is_no_worse_than_diffusers_bfloat16(
     assert wide.dtype == torch.float32
     assert distance(wide, exact) < 1.2 * theirs
     assert stock.scale_shift_table.dtype == torch.float32 and stock.proj_out.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("keys", [40, 600], ids=["all heads at once", "head by head"])
+@pytest.mark.parametrize("size", [1.0, 12.0], ids=["small logits", "large logits"])
+def test_attention_as_products_is_a_softmax(keys: int, size: float) -> None:
+    """In bfloat16, against float64; with large logits exponentials alone would overflow."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, count, 64) for count in (300, keys, keys))
+    query, key, value = (size * query).bfloat16(), (size * key).bfloat16(), value.bfloat16()
+    found = attend(query, key, value)
+    weights = (query.double() @ key.double().transpose(-1, -2) / 8).softmax(-1)
+    assert found.shape == query.shape and bool(found.isfinite().all())
+    assert distance(found, weights @ value.double()) < (0.01 if size == 1 else 0.15)
 
 
 @pytest.mark.parametrize("used", [0, 1, 30, 33, 40])

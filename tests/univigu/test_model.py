@@ -16,6 +16,7 @@ from unireel.backbones.uni_wan_files import (
     from_released,
     load_released,
     released_transformer,
+    with_narrower_text,
     with_text,
 )
 from unireel.backbones.wan import (
@@ -110,6 +111,24 @@ def test_video_weights_keep_diffusers_names_and_text_starts_from_them():
     assert not torch.equal(fresh["blocks.1.ffn_t.net.0.proj.weight"], own["blocks.1.ffn.net.0.proj.weight"])
     shared = with_text(stock, V, text_ffn="shared")
     assert not any("ffn_t" in name for name in shared.state_dict())
+
+
+@torch.no_grad()
+def test_narrowed_text_keeps_the_units_that_weigh_most():
+    model = two_streams()
+    for block in model.blocks:  # half of the units do nothing
+        block.ffn_t.net[2].weight[:, ::2] = 0
+    units = model.config["ffn_dim"]
+    narrow = with_narrower_text(model, units // 2).eval()
+    one, two = (each.streams(context(), film(), words()) for each in (model, narrow))
+    assert torch.allclose(one.text, two.text, atol=1e-5) and torch.allclose(one.video, two.video, atol=1e-5)
+    assert narrow.blocks[0].ffn_t.net[0].proj.weight.shape[0] == units // 2
+    assert with_text(video_model(), V, text_ffn_dim=8).blocks[1].ffn_t.net[2].weight.shape[1] == 8
+    for wrong in (0, units + 1):
+        with pytest.raises(UserError, match="can be narrowed to between 1 and that"):
+            with_narrower_text(model, wrong)
+    with pytest.raises(UserError, match="without feed-forward layers of its own cannot be narrowed"):
+        with_narrower_text(with_text(video_model(), V, text_ffn="shared"), 8)
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):

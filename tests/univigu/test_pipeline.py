@@ -28,7 +28,7 @@ from unireel.world.render import render
 from unireel.world.sampling import sample_scene
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "univigu"
-RECIPES = [FOLDER / "recall.yaml", FOLDER / "refine.yaml"]
+RECIPES = [FOLDER / f"{name}.yaml" for name in ("recall", "refine", "together")]
 PROMPT = "a red star jumps"
 QUESTION = "how many objects are there?"
 
@@ -155,9 +155,9 @@ def test_recipes_are_what_the_stage_takes(path):
     recipe = load_recipe(path)
     config = plain(recipe)["stage_config"]
     assert stage_class(recipe) is UniStage and recipe.parallel == "replicate"
-    assert config["mix"]["target"] == {"recall": "prompt", "refine": "caption"}[path.stem]
+    assert config["mix"]["target"] == ("prompt" if path.stem == "recall" else "caption")
     assert config["mix"]["condition_dropout"] > 0.5 and config["film_weight"] == 1.0
-    assert (path.stem == "refine") == bool(config["start_from"]) == (config["mix"]["questions"] > 0)
+    assert (path.stem != "recall") == bool(config["start_from"]) == (config["mix"]["questions"] > 0)
 
 
 def test_kinds_of_batches_come_as_often_as_they_weigh(start):
@@ -228,6 +228,45 @@ def test_the_text_stream_alone_learns_and_the_film_stays(start):
     assert moved <= trained and {"text_head.weight", "blocks.0.ffn_t.net.2.weight"} <= moved
     with pytest.raises(UsageError, match=r"mix.film must be 0"):
         stage_of(start, train="text", mix=Mix(film=0.1))
+
+
+def test_shared_layers_learn_by_low_rank_and_stay_near_the_base(start, tmp_path):
+    """What reads films learns along; a film batch pulls towards what the base draws, not towards the data."""
+    ranks = {"blocks.*.attn1.to_*": 2, "blocks.*.ffn.net.*": 3}
+    settings = {"train": "text", "low_rank": ranks, "teacher": True, "sights": 0.1, "sights_block": 0}
+    stage = stage_of(start, mix=Mix(copies=2, understand=1, pair=0, film=0, text=0), **settings)
+    batch = stage.batch(0)
+    assert batch["about"].bincount().tolist() == [2] * 4
+    with torch.no_grad():
+        stage.module["transformer"].text_head.weight.normal_(std=0.1)
+    loss, logs = stage.loss(batch)
+    loss.backward()
+    moved = {
+        name for name, each in stage.module.named_parameters() if each.grad is not None and each.grad.any()
+    }
+    wanted = {"blocks.0.attn1.to_q.up", "blocks.0.attn1.to_v.up", "text_head.weight"}
+    assert {f"transformer.{each}" for each in wanted} <= moved and "binding.sight.weight" in moved
+    assert not any(name.endswith("to_q.weight") or name.startswith("transformer.proj_out") for name in moved)
+    assert {"sights", "shape", "text_of_clean"} <= logs.keys()
+
+    films = stage_of(start, mix=Mix(understand=0, pair=0, film=1, text=0), **settings)
+    first = films.loss(films.batch(0))[0]
+    assert first.item() == pytest.approx(0, abs=1e-9)  # so far it draws what the base draws
+    with torch.no_grad():
+        for name, each in films.module.named_parameters():
+            if name.endswith(".up"):
+                each.normal_(std=0.1)
+    assert films.loss(films.batch(0))[0].item() > 1e-4
+    films.export(tmp_path)
+    base = BasePipeline.from_pretrained(start["base"]).transformer
+    own = UniViguPipeline.from_pretrained(tmp_path).transformer
+    difference = own.blocks[0].attn1.to_k.weight - base.blocks[0].attn1.to_k.weight
+    assert int(torch.linalg.matrix_rank(difference, rtol=1e-4)) == 2
+    assert torch.equal(own.blocks[0].attn2.to_k.weight, base.blocks[0].attn2.to_k.weight)
+    with pytest.raises(UsageError, match=r"low_rank: needs 'train: text'"):
+        stage_of(start, low_rank=ranks)
+    with pytest.raises(UsageError, match="sights_block: the model has blocks 0 to 0"):
+        stage_of(start, sights=1.0, sights_block=1)
 
 
 def test_questions_about_one_film_share_its_reading(start):

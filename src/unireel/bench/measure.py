@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 Clock = Literal["wall", "cpu"]
 WHOLE = "whole"
@@ -153,6 +153,14 @@ def peak_memory(device: str) -> Iterator[Callable[[], int]]:
         thread.join()
 
 
+def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+_UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+"""What torch's counter leaves out: its fused attention on processors."""
+
+
 class Operations(Stopwatch):
     """Counts the floating-point operations of each stage instead: of products, attentions and convolutions."""
 
@@ -163,7 +171,7 @@ class Operations(Stopwatch):
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count what is inside as ``name``."""
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
             yield
         self.counts[name] = self.counts.get(name, 0) + counter.get_total_flops()
 

@@ -17,6 +17,12 @@ from unireel.backbones.fast.call import Call, is_plain
 ROWS = 256
 """Queries of one block of attention as products: its scores stay in the cache of a core."""
 
+LONG = 512
+"""Keys from which on each head is computed by itself, so that its scores are still in the cache when they are read."""
+
+LARGEST = 60.0
+"""Logits up to which, in size, exponentials and their sums over any number of keys are far from overflow."""
+
 TAKES_BIAS = (None, AttentionBackendName.NATIVE, AttentionBackendName._NATIVE_MATH)
 """Attention back ends that add a float mask to the logits."""
 
@@ -89,7 +95,14 @@ def by_products(query: Tensor, backend: AttentionBackendName | None) -> bool:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """softmax(q k / sqrt(width) + bias) v of (B, heads, N | L, width), :data:`ROWS` queries at a time."""
-    query, value = query * query.shape[-1] ** -0.5, value.contiguous()
+    return attend_scaled(query * query.shape[-1] ** -0.5, key, value, bias)
+
+
+def attend_scaled(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As :func:`attend`, for queries that are divided by the root of their width already."""
+    value = value.contiguous()
+    if bias is None and _largest(query) * _largest(key) <= LARGEST:
+        return _by_exponentials(query, key, value)
     keys = key.transpose(-1, -2)
     parts = []
     for rows in query.split(ROWS, dim=2):
@@ -97,6 +110,27 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
         weights = scores.softmax(-1) if bias is None else (scores.float() + bias).softmax(-1).to(value.dtype)
         parts.append(weights @ value)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _largest(states: Tensor) -> float:
+    """The length of the longest of the vectors (..., width)."""
+    return torch.linalg.vector_norm(states, dim=-1).max().item()
+
+
+def _by_exponentials(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention whose logits are known to be small: a softmax needs neither their maximum nor weights that add up to 1,
+    since the result can be divided instead, which has far fewer numbers."""
+    if key.shape[2] < LONG:
+        weights = (query @ key.transpose(-1, -2)).exp_()
+        return (weights @ value).div_(weights.sum(-1, keepdim=True))
+    mixed = torch.empty_like(query)
+    for sample, heads in enumerate(zip(query.unbind(0), key.unbind(0), value.unbind(0), strict=True)):
+        for head, (queries, keys, values) in enumerate(zip(*(each.unbind(0) for each in heads), strict=True)):
+            for start in range(0, len(queries), ROWS):
+                weights = (queries[start : start + ROWS] @ keys.T).exp_()
+                part = (weights @ values).div_(weights.sum(-1, keepdim=True))
+                mixed[sample, head, start : start + ROWS] = part
+    return mixed
 
 
 def keys_are_constant(attn: nn.Module) -> bool:

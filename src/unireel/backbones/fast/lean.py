@@ -19,7 +19,7 @@ from diffusers.models.normalization import FP32LayerNorm
 from diffusers.models.transformers import transformer_wan as stock
 from torch import Tensor, nn
 
-from unireel.backbones.fast.attention import attend
+from unireel.backbones.fast.attention import attend_scaled
 from unireel.backbones.fast.call import Call, is_plain
 from unireel.backbones.fast.times import Runs
 
@@ -101,7 +101,7 @@ def _self_attention(attn: stock.WanAttention, normal: Tensor, turns: Tensor) -> 
     # Queries and keys (B, N, 2, D): normalised and turned in place.
     pair = joint[..., : 2 * width].float().unflatten(2, (2, width))
     pair.mul_(_inverse_rms(pair, width, attn.norm_q.eps)).mul_(
-        torch.stack((attn.norm_q.weight, attn.norm_k.weight))
+        torch.stack((attn.norm_q.weight * (width // attn.heads) ** -0.5, attn.norm_k.weight))
     )
     torch.view_as_complex(pair.view(batch, tokens, 2, attn.heads, -1, 2)).mul_(
         torch.view_as_complex(turns)[:, :, None]
@@ -110,9 +110,9 @@ def _self_attention(attn: stock.WanAttention, normal: Tensor, turns: Tensor) -> 
     heads.copy_(pair.view(batch, tokens, 2, attn.heads, -1).permute(2, 0, 3, 1, 4))
     value = joint[..., 2 * width :].unflatten(2, (attn.heads, -1)).transpose(1, 2)
     if normal.dtype == torch.bfloat16:
-        mixed = attend(heads[0], heads[1], value)
+        mixed = attend_scaled(heads[0], heads[1], value)
     else:
-        mixed = F.scaled_dot_product_attention(heads[0], heads[1], value)
+        mixed = F.scaled_dot_product_attention(heads[0], heads[1], value, scale=1.0)
     return _out(attn, mixed)
 
 

@@ -169,10 +169,11 @@ class UniStage(Stage):
                 transformer = with_narrower_text(transformer, config.text_ffn_dim)
         else:
             transformer = with_text(video, len(self.tokenizer), config.text_init, **self._text_settings())
-        for name in ("looking_blocks", "sights_block"):
-            chosen = getattr(config, name)
-            chosen = chosen if isinstance(chosen, tuple) else (chosen,)
-            if not all(0 <= each < len(transformer.blocks) for each in chosen):
+        for name, blocks in {
+            "looking_blocks": config.looking_blocks if config.looking else (),
+            "sights_block": (config.sights_block,) if config.sights else (),
+        }.items():
+            if not all(0 <= each < len(transformer.blocks) for each in blocks):
                 raise UsageError(
                     f"stage_config.{name}: the model has blocks 0 to {len(transformer.blocks) - 1}"
                 )

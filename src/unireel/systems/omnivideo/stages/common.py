@@ -43,9 +43,9 @@ class OmniVideoConfig:
             trained parts, what matches none stays as it is.
         low_rank: ranks of what is learnt in linear layers whose names match a pattern, instead of whole matrices; see
             :mod:`unireel.backbones.low_rank`.
-        low_rank_of: parts whose low-rank differences are those to another part, such as ``{"editor": "transformer"}``:
-            what earlier trainings changed then counts to the rank, and is cut to it. Others differ from what they start
-            as.
+        low_rank_of: parts whose low-rank differences are those to another part, such as ``{"editor": "transformer"}``,
+            or to one of another model, ``{"language": "pocket/base:vlm"}``: what earlier trainings changed then counts
+            to the rank, and is cut to it. Others differ from what they start as.
     """
 
     start_from: str = "pocket/base"
@@ -91,11 +91,19 @@ class OmniVideoStage(Stage):
         self.model.vlm.model.visual.requires_grad_(
             False
         )  # what visual tokens are aligned to stays where it is
+        bases = {part: self._part(name) for part, name in config.low_rank_of.items()}
         for name in add_low_rank(self.module, config.low_rank, config.new_seed):
             part, _, layer = name.partition(".")
-            if part in config.low_rank_of:
-                base = trained_parts(self.model)[config.low_rank_of[part]]
-                approximate(self.module.get_submodule(name), base.get_submodule(layer).weight)
+            if part in bases:
+                approximate(self.module.get_submodule(name), bases[part].get_submodule(layer).weight)
+
+    def _part(self, name: str) -> nn.Module:
+        """A part of this model, or of another one ("MODEL:PART")."""
+        other, _, own = name.rpartition(":")
+        part = getattr(load(other, device="cpu"), own, None) if other else trained_parts(self.model).get(own)
+        if not isinstance(part, nn.Module):
+            raise UsageError(f"stage_config.low_rank_of: there is no part '{name}'")
+        return part
 
     def trains(self) -> dict[str, nn.Module]:
         """The parts that are trained, by name."""

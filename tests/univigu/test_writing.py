@@ -4,6 +4,8 @@
 # pyright: reportArgumentType=false, reportIndexIssue=false, reportOptionalSubscript=false
 # pyright: reportOptionalMemberAccess=false
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from unireel.backbones.text import word_tokenizer
 from unireel.backbones.uni_rows import Film, Words
 from unireel.errors import UserError
 from unireel.flow.formulations import FORMULATIONS, text_flow
-from unireel.flow.sampling import sample, time_grid
+from unireel.flow.sampling import renoised, sample, time_grid
 from unireel.systems.univigu.pages import (
     Page,
     caption_text,
@@ -249,6 +251,31 @@ def test_a_pair_steps_as_its_equations_say(models):
             words = torch.where(page.open, moved, words)
     assert torch.allclose(film, state, atol=1e-4)
     assert torch.equal(text.ids[page.open], seen.text.argmax(-1)[page.open])
+
+
+def test_a_pair_is_made_once_more_from_the_middle(models):
+    """One step by hand: the film, noised again, as the network sees it beside words that nobody knows yet."""
+    model, flow = models("masked")
+    noise, context, empty = inputs()
+    page = page_of(TOKENIZER, [caption_text(None)] * B, 4, 64)
+    own = PairSampling(4, 1)
+    once, before = sample_pair(model, flow, noise, page, context, empty, END, own)
+    film, text = sample_pair(model, flow, noise, page, context, empty, END, replace(own, restart=0.5))
+    words = torch.where(page.open, V, page.ids)
+    state = renoised(once, noise, 0.5)
+    assert torch.allclose(state, 0.5 * once + 0.5 * noise[:, [3, 0, 1, 2]])
+    rows = Words(words, 1000.0 * page.open, page.there, page.given)
+    with torch.no_grad():
+        seen = model.streams(context, Film(state, torch.full((B,), 500.0)), rows)
+    assert torch.allclose(film, seen.video, atol=1e-4)
+    assert torch.equal(text.ids[page.open], seen.text[..., :V].argmax(-1)[page.open])
+    assert text.evaluations == before.evaluations + 1
+    picture = noise[:, :, :1]
+    pictures = [
+        sample_pair(model, flow, picture, page, context, empty, END, replace(own, restart=each))[0]
+        for each in (0.0, 0.5)
+    ]
+    assert torch.equal(*pictures)
 
 
 def test_first_frames_and_given_words_are_kept(models):

@@ -75,10 +75,19 @@ def sample(
     times = time_grid(steps, shift, noise.device)
     state = flow(noise, start * times, guidance=guidance, on_step=on_step)
     if restart and noise.shape[2] > 1:
-        again = (1 - restart) * state + restart * noise.roll(1, dims=1)
-        few = time_grid(max(steps // 4, 1), shift, noise.device)
-        state = flow(again, restart * few, guidance=1.0)
+        few = time_grid(restart_steps(steps), shift, noise.device)
+        state = flow(renoised(state, noise, restart), restart * few, guidance=1.0)
     return state
+
+
+def renoised(state: Tensor, noise: Tensor, time: float) -> Tensor:
+    """``state`` at flow time ``time``, with the ``noise`` that it was drawn from, its channels moved on by one."""
+    return (1 - time) * state + time * noise.roll(1, dims=1)
+
+
+def restart_steps(steps: int) -> int:
+    """In how many steps what was drawn in ``steps`` is drawn once more."""
+    return max(steps // 4, 1)
 
 
 def _integrate(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from unireel.backbones.uni_rows import Film
 from unireel.backbones.uni_wan import UniWanTransformer
 from unireel.backbones.wan import Prediction, token_times
-from unireel.flow.sampling import sample, time_grid
+from unireel.flow.sampling import renoised, restart_steps, sample, time_grid
 from unireel.flow.text import Generator, TextFlow
 from unireel.systems.univigu.pages import Page
 from unireel.systems.univigu.writing import Branch, Writer, Written, guided, remembered
@@ -31,6 +31,9 @@ class PairSampling:
         film_guidance, text_guidance: scales of guidance by the prompt; 1 leaves it out.
         film_shift, text_shift: of the times, see :func:`~unireel.flow.matching.shift_time`.
         churn, greedy: see :meth:`~unireel.systems.univigu.writing.Writer.move`.
+        restart: flow time up to which the film is noised and drawn once more, without guidance of the film and in a
+            quarter of its steps (:func:`~unireel.flow.sampling.sample`); its text is written anew meanwhile, so that it
+            is about the film as it became. 0: neither; a picture is not.
     """
 
     film_steps: int = 24
@@ -42,6 +45,7 @@ class PairSampling:
     prediction: Prediction = "data"
     churn: float = 0.0
     greedy: bool = True
+    restart: float = 0.0
 
     def __post_init__(self) -> None:
         if self.film_steps < 1 or self.text_steps < 1:
@@ -115,17 +119,42 @@ def sample_pair(
         context, empty: states of the prompts and of the empty one, (B, L, D).
         end: the number of the word that ends a text.
         first: clean first latent frames (B, C, 1, h, w) that are kept.
-        on_step: see :func:`~unireel.flow.sampling.sample`.
+        on_step: see :func:`~unireel.flow.sampling.sample`; not told of what is drawn once more.
 
     Returns:
         Latents (B, C, T, h, w), and the page filled.
     """
+    rest = (page, context, empty, end, first, generator)
+    state, written = _pair(model, flow, noise, *rest, sampling, on_step)
+    if sampling.restart and noise.shape[2] > 1:
+        few = replace(sampling, film_steps=restart_steps(sampling.film_steps), film_guidance=1.0)
+        again = renoised(state, noise, sampling.restart)
+        state, more = _pair(model, flow, again, *rest, few, None, sampling.restart)
+        written = replace(more, evaluations=written.evaluations + more.evaluations)
+    return state, written
+
+
+def _pair(
+    model: UniWanTransformer,
+    flow: TextFlow,
+    noise: Tensor,
+    page: Page,
+    context: Tensor,
+    empty: Tensor,
+    end: int,
+    first: Tensor | None,
+    generator: Generator,
+    sampling: PairSampling,
+    on_step: Callable[[int, Tensor, Tensor], Tensor] | None,
+    start: float = 1.0,
+) -> tuple[Tensor, Written]:
+    """A film from ``noise`` at the flow time ``start``, and its text from nothing."""
     writer = Writer(model, flow, page, end, generator)
     branches = [Branch(each, remembered(model, writer, each, None)) for each in (context, empty)]
     duet = Duet(model, (branches[0], branches[1]), sampling, writer)
     patch = duet.config["patch_size"]
     tokens = (noise.shape[3] // patch[1]) * (noise.shape[4] // patch[2])
-    film_times = time_grid(sampling.film_steps, sampling.film_shift, noise.device)
+    film_times = start * time_grid(sampling.film_steps, sampling.film_shift, noise.device)
     clean = torch.full((len(noise),), first is not None, device=noise.device)
 
     def step(number: int, time: Tensor, state: Tensor) -> Tensor:
@@ -138,7 +167,7 @@ def sample_pair(
             duet.write()
         return state if on_step is None else on_step(number, time, state)
 
-    return _film(duet, noise, context, sampling, first, step), writer.written()
+    return _film(duet, noise, context, sampling, first, step, start), writer.written()
 
 
 @torch.no_grad()
@@ -166,7 +195,13 @@ def sample_film(
 
 
 def _film(
-    duet: Duet, noise: Tensor, context: Tensor, sampling: PairSampling, first: Tensor | None, on_step: Any
+    duet: Duet,
+    noise: Tensor,
+    context: Tensor,
+    sampling: PairSampling,
+    first: Tensor | None,
+    on_step: Any,
+    start: float = 1.0,
 ) -> Tensor:
     # The duet has its contexts and its guidance in it: to the sampler it is a model without.
     return sample(
@@ -180,4 +215,5 @@ def _film(
         first=first,
         prediction=sampling.prediction,
         on_step=on_step,
+        start=start,
     )

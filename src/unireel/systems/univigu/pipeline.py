@@ -262,6 +262,7 @@ class UniViguPipeline(BasePipeline):
             text_shift=self.config["text_shift"],
             prediction=self.config["prediction"],
             churn=self.config["churn"],
+            restart=self.config["restart"],
         )
         starts = range(0, len(prompts), batch_size)
         made: list[Imagined] = []

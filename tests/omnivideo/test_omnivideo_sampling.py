@@ -78,6 +78,25 @@ def test_unipc_arrives_at_the_data_of_a_single_film(generator):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("start", [1.0, 0.5])
+def test_from_any_time_gaussian_data_arrive_where_they_should(generator, start):
+    """Data of mean 2 and deviation 0.3: along the flow, states stay the same number of deviations from the mean."""
+    place, mean, deviation = torch.randn((1, 4, 3, 2, 2), generator=generator), 2.0, 0.3
+
+    def spread(time):
+        return (((1 - time) * deviation) ** 2 + time**2) ** 0.5
+
+    def velocity(state, time, sigma):
+        assert float(time) == pytest.approx(1000 * float(sigma), abs=1)
+        expected = mean + (1 - sigma) * deviation**2 * (state - (1 - sigma) * mean) / spread(sigma) ** 2
+        return (state - expected) / sigma
+
+    state = (1 - start) * mean + spread(start) * place
+    end = integrate(velocity, state, 40, 2.0, start=start)
+    torch.testing.assert_close(end, mean + deviation * place, rtol=0, atol=0.02)
+
+
+@torch.no_grad()
 def test_two_branches_are_diffusers_pipeline(generator):
     torch.manual_seed(0)
     transformer = WanTransformer3DModel(

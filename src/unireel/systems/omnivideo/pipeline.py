@@ -30,6 +30,7 @@ from unireel.clip import Clip
 from unireel.config import from_dict, to_dict
 from unireel.data.world import to_frames, to_pixels
 from unireel.errors import UsageError, UserError
+from unireel.flow.sampling import renoised, restart_steps
 from unireel.hub import component
 from unireel.systems.base.answering import Answer
 from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, diffusers_callback, save_component
@@ -66,7 +67,8 @@ class OmniVideo(BasePipeline):
         vision_head, adapter, visual_context: Omni-Video's own.
         editor: decoder of edits, or None where ``transformer`` makes and edits.
         size, steps, guidance, shift, prediction, staged: as in the base system; how films are sampled from words.
-        restart: of the base system, whose components these are; films are not drawn once more here.
+        restart: flow time from which films from words (not edits, nor pictures) are drawn once more, as in the base
+            system; the profile ``released`` does not.
         settings: everything else.
     """
 
@@ -553,7 +555,13 @@ class OmniVideo(BasePipeline):
                 still, "image", plans, picture, noise[:, :, :1], sampling, negative, None, None
             )
         kind: Kind = "video" if noise.shape[2] > 1 else "image"
-        return self._integrate(requests, kind, plans, source, noise, sampling, negative, first, on_step)
+        state = self._integrate(requests, kind, plans, source, noise, sampling, negative, first, on_step)
+        again = self.config["restart"]
+        if again and kind == "video" and source is None and self.profile.name != "released":
+            few = replace(sampling, steps=restart_steps(sampling.steps), text=1.0)
+            state = renoised(state, noise, again)
+            return self._integrate(requests, kind, plans, None, state, few, negative, first, None, again)
+        return state
 
     def _integrate(
         self,
@@ -566,6 +574,7 @@ class OmniVideo(BasePipeline):
         negative: str,
         first: Tensor | None,
         on_step: Callable[[int, Tensor, Tensor], Tensor] | None,
+        start: float = 1.0,
     ) -> Tensor:
         guidance = Guidance(sampling.text, sampling.source, self.profile.rule)
         names = guidance.branches(source is not None)
@@ -581,7 +590,7 @@ class OmniVideo(BasePipeline):
             return guidance.combine(dict(zip(names, every.chunk(len(names)), strict=True)))
 
         return integrate(
-            velocity, noise, sampling.steps, sampling.shift, first, on_step, self.profile.own_times
+            velocity, noise, sampling.steps, sampling.shift, first, on_step, self.profile.own_times, start
         )
 
     def contexts(

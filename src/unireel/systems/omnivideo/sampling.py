@@ -45,11 +45,16 @@ RELEASED = {**PAPER, "t2v": Sampling(50, 5.0, 5.0)}
 
 
 def unipc(
-    steps: int, shift: float, own_times: bool = False, device: torch.device | str = "cpu"
+    steps: int,
+    shift: float,
+    own_times: bool = False,
+    device: torch.device | str = "cpu",
+    start: float = 1.0,
 ) -> UniPCMultistepScheduler:
     """The scheduler at its times: order 2, ``bh2``, 1000 training times, flow prediction, as Wan's own.
 
     ``own_times`` are those of Wan's own code, from 0.999 to 0 before they are shifted; diffusers' go from 1 to 0.001.
+    All are multiplied by ``start``.
     """
     scheduler = UniPCMultistepScheduler(
         num_train_timesteps=1000,
@@ -61,6 +66,9 @@ def unipc(
     )
     times = {"sigmas": np.linspace(0.999, 0, steps + 1)[:-1]} if own_times else {"num_inference_steps": steps}
     scheduler.set_timesteps(device=device, **times)
+    if start != 1:
+        scheduler.sigmas = start * scheduler.sigmas
+        scheduler.timesteps = (start * scheduler.timesteps).to(scheduler.timesteps.dtype)
     return scheduler
 
 
@@ -73,6 +81,7 @@ def integrate(
     first: Tensor | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     own_times: bool = False,
+    start: float = 1.0,
 ) -> Tensor:
     """From noise (B, C, T, h, w) to data along ``velocity``.
 
@@ -82,8 +91,9 @@ def integrate(
         first: clean first latent frame (B, C, 1, h, w) that is kept.
         on_step: called after each step with (number, time before the step, state); returns the state to go on with.
         own_times: see :func:`unipc`.
+        start: flow time of ``noise``; below 1 it is data with noise, see :func:`~unireel.flow.sampling.sample`.
     """
-    scheduler = unipc(steps, shift, own_times, noise.device)
+    scheduler = unipc(steps, shift, own_times, noise.device, start)
     state = noise
     for number, (time, sigma) in enumerate(zip(scheduler.timesteps, scheduler.sigmas[:-1], strict=True)):
         if first is not None:

@@ -66,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    pipeline = unireel.load("pocket/base", device="cpu")
+    pipeline = unireel.load("pocket/base", device="cpu", fast=False)
     pixels = torch.rand(args.batch, 3, 17, 48, 48) * 2 - 1
     with torch.no_grad():
         cached = encode(pipeline.vae, pixels)

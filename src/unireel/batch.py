@@ -85,7 +85,7 @@ def run(
     folder: Path,
     model: str,
     device: str | None = None,
-    fast: bool | str = False,
+    fast: bool | str | None = None,
     doing: Workers | None = None,
     at_once: int = 8,
     progress: Callable[[int, int], None] | None = None,
@@ -135,7 +135,7 @@ class _Doer:
     """A worker with a model."""
 
     def __init__(
-        self, task: Task, folder: Path, model: str, device: str | None, fast: bool | str, number: int
+        self, task: Task, folder: Path, model: str, device: str | None, fast: bool | str | None, number: int
     ) -> None:
         import torch
 

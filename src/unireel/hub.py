@@ -41,7 +41,7 @@ def load(
     name_or_path: str | Path,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
-    fast: bool | str = False,
+    fast: bool | str | None = None,
 ) -> Any:
     """Load a model and return its pipeline.
 
@@ -51,8 +51,9 @@ def load(
         device: where to put it, such as ``"cpu"`` or ``"cuda:1"``; by default CUDA if there is any, else CPU.
         dtype: precision of the weights, ``"float32"``, ``"bfloat16"`` or ``"float16"``; by default what the
             system chooses.
-        fast: make films faster: with the same result, in bfloat16 where the machine computes faster in it, or by the
-            name of one of :data:`unireel.backbones.fast.PROFILES`, most of which cost quality.
+        fast: make films faster (:mod:`unireel.backbones.fast`): by default on processors and without rounding anything;
+            True also in bfloat16 where the machine computes faster in it; a name is that of a profile, most of which cost
+            quality; False leaves diffusers' classes as they are, to train them or to accelerate them later.
 
     Raises:
         UserError: the model does not exist, cannot be fetched, or is not one of ours; or the device or the
@@ -63,10 +64,13 @@ def load(
     module, _, name = SYSTEMS[read_card(folder)["system"]].partition(":")
     options = {"device": _device(device), "dtype": _dtype(dtype)}
     pipeline = getattr(import_module(module), name).from_pretrained(folder, **options)
-    if fast:
-        from unireel.backbones.fast import LOSSLESS, speed_up
+    if fast or (fast is None and pipeline.device.type == "cpu"):
+        from unireel.backbones.fast import LOSSLESS, accelerate, can_accelerate, speed_up
 
-        speed_up(pipeline, LOSSLESS if fast is True else fast)
+        if fast:
+            speed_up(pipeline, LOSSLESS if fast is True else fast)
+        elif can_accelerate(pipeline):
+            accelerate(pipeline)
     return pipeline
 
 

@@ -103,12 +103,12 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.ask:
         from unireel.hub import load
 
-        contestants = ask.contestants(load(POCKET, device="cpu"))
+        contestants = ask.contestants(load(POCKET, device="cpu", fast=False))
         subject = "pocket/base: the caption of a film of 17 frames of 48x48, greedily"
     elif args.shape == POCKET:
         from unireel.hub import load
 
-        contestants = pocket.contestants(load(POCKET, device="cpu"), args.precision, args.compile)
+        contestants = pocket.contestants(load(POCKET, device="cpu", fast=False), args.precision, args.compile)
         subject = "pocket/base: a film of 17 frames of 48x48 from words, end to end"
     else:
         shape = dit.find_shape(args.shape)

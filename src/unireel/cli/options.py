@@ -36,8 +36,9 @@ def add_fast_option(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--fast",
-        action="store_true",
-        help="make films faster with the same result, in bfloat16 where the machine computes faster in it",
+        action=argparse.BooleanOptionalAction,
+        help="make films faster, in bfloat16 where the machine computes faster in it (default: on processors, without "
+        "rounding anything)",
     )
     group.add_argument(
         "--profile",
@@ -47,9 +48,9 @@ def add_fast_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_speed(args: argparse.Namespace) -> bool | str:
+def chosen_speed(args: argparse.Namespace) -> bool | str | None:
     """What ``fast`` of :func:`unireel.load` should be."""
-    return getattr(args, "profile", None) or getattr(args, "fast", False)
+    return getattr(args, "profile", None) or getattr(args, "fast", None)
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

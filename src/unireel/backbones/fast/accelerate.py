@@ -76,9 +76,7 @@ def accelerate(
             (offloading, a cache): that has to come after this.
     """
     pipeline = None if isinstance(target, nn.Module) else target
-    models: list[Any] = [target] if pipeline is None else [
-        model for name in ("transformer", "transformer_2") if (model := getattr(target, name, None)) is not None
-    ]  # fmt: skip
+    models = _transformers(target)
     for model in models:
         _check(model)
     if not models:
@@ -109,6 +107,23 @@ def accelerate(
         refresh.append(cache.clear)
         levers.append("prompts encoded once")
     return Acceleration(levers, undo, refresh)
+
+
+def can_accelerate(target: Any) -> bool:
+    """Whether :func:`accelerate` would accept ``target``."""
+    try:
+        for model in (models := _transformers(target)):
+            _check(model)
+    except UsageError:
+        return False
+    return bool(models)
+
+
+def _transformers(target: Any) -> list[Any]:
+    if isinstance(target, nn.Module):
+        return [target]
+    parts = (getattr(target, name, None) for name in ("transformer", "transformer_2"))
+    return [part for part in parts if part is not None]
 
 
 def _check(model: Any) -> None:

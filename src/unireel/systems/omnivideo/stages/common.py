@@ -70,7 +70,7 @@ class OmniVideoStage(Stage):
 
     def __init__(self, config: OmniVideoConfig) -> None:
         super().__init__(config)
-        model = load(config.start_from, device="cpu")
+        model = load(config.start_from, device="cpu", fast=False)
         if isinstance(model, OmniVideo):
             self.model = model.with_settings(changed(model.settings, config.settings))
         else:

@@ -112,7 +112,7 @@ class PocketMaterial:
 
     def __init__(self, config: PocketConfig) -> None:
         self.config = config
-        model = load(config.start_from, device="cpu")
+        model = load(config.start_from, device="cpu", fast=False)
         if not isinstance(model, UniVid):
             model = UniVid.from_base(model, config.settings, config.sizes, config.new_seed)
             ranker = component(find_model(config.start_from), RANKER)

@@ -263,23 +263,45 @@ def test_words_look_at_their_objects_and_at_what_they_repeat():
     assert {each[3] for each in told_of([new], [begin]).tolist()} == {0, 1}
 
 
-def test_a_rewritten_request_repeats_what_it_shares():
-    thought = Thought("the opposite of left is right.", "a red star moves right, a blue ring stays still")
-    sample = Sample(
-        "think", "a red star moves the opposite way of left, a blue ring stays still", thought=thought
-    )
-    said = [
-        "<think>",
-        *words(sample.text),
-        "<answer>",
-        *words(thought.reasoning),
-        "<rewrite>",
-        *words(thought.prompt),
-    ]
+@pytest.mark.parametrize(
+    ("text", "reasoning", "prompt", "inferred"),
+    [
+        (
+            "a red star moves the opposite way of left, a blue ring stays still",
+            "the opposite of left is right.",
+            "a red star moves right, a blue ring stays still",
+            [("the", 5), ("opposite", 6), ("of", 8), ("left", 9), ("right", 20), ("right", 22)],
+        ),
+        (
+            "make it jump as many times as there are crosses",
+            "there are two crosses.",
+            "make it jump twice",
+            [("there", 8), ("are", 9), ("crosses", 10), ("twice", 14)],
+        ),
+        (
+            "make it blink as many times as there are rings",
+            "there is one ring.",
+            "make it blink once",
+            [("there", 8), ("ring", 10), ("once", 14)],
+        ),
+        ("a red star jumps", "nothing is hidden.", "a red star jumps", []),
+    ],
+)
+def test_thoughts_take_words_from_what_was_said(text, reasoning, prompt, inferred):
+    thought = Thought(reasoning, prompt)
+    sample = Sample("think", text, thought=thought)
+    said = ["<think>", *words(text), "<answer>", *words(reasoning), "<rewrite>", *words(prompt)]
     rows = repeated([sample], [4]).tolist()
-    pairs = [(said[place - 4 + 1], said[target - 4]) for _, place, target in rows]
-    assert [one for one, _ in pairs] == [each for each in words(thought.prompt) if each != "right"]
-    assert all(one == two for one, two in pairs)
+    taken = [(place - 4 + 1, target - 4) for _, place, target in rows]
+    assert all(source < place for place, source in taken)
+    rewritten = said.index("<rewrite>") + 1
+    same = [(place, source) for place, source in taken if place >= rewritten and source <= len(words(text))]
+    assert [said[place] for place, _ in same] == [
+        word for word in words(prompt) if word not in {"right", "twice", "once"}
+    ]
+    assert all(said[place] == said[source] for place, source in same)
+    rest = [(said[place], source) for place, source in taken if (place, source) not in same]
+    assert rest == inferred
 
 
 def test_impossible_mixtures(films):

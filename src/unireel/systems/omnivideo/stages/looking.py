@@ -12,7 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unireel.data.indirect import OPPOSITES
+from unireel.systems.omnivideo.speech import Thought
 from unireel.systems.omnivideo.stages.mixture import Sample
+from unireel.world.language.phrases import NUMBERS, TIMES, plural
 from unireel.world.language.plans import TENTHS
 from unireel.world.language.vocabulary import words
 from unireel.world.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, STYLES, VECTORS
@@ -21,6 +24,9 @@ _VALUES = frozenset({*STYLES, *BACKGROUNDS, *SHAPES, *COLOURS, *SIZES, *VECTORS}
 """Words of an instruction that plans repeat."""
 _OWN = frozenset({"at", "to", "from", ",", ".", *TENTHS})
 """Words of plans that are not repeated from captions: places and times, and what joins them."""
+
+_NUMBER_OF = {said: NUMBERS[number] for number, said in TIMES.items()}
+"""The numbers that "once" and "twice" are."""
 
 Row = tuple[int, ...]
 
@@ -51,17 +57,17 @@ def told_of(samples: Sequence[Sample], begins: Sequence[int]) -> Tensor:
 def repeated(samples: Sequence[Sample], begins: Sequence[int]) -> Tensor:
     """Words that plans and thoughts repeat: (Q, 3) of :func:`unireel.data.turns.names_copied`.
 
-    Of a rewritten request all words that it shares with what was said; of a plan what the description says of the same
-    object or of the film, and what the instruction says anew of these.
+    Of a rewritten request all words that it shares with what was said, and what it takes from the reasoning; of the
+    reasoning what it takes from what was said, and the word that another one is the opposite of. Of a plan what the
+    description says of the same object or of the film, and what the instruction says anew of these.
     """
     rows: list[Row] = []
     for row, (sample, begin) in enumerate(zip(samples, begins, strict=True)):
         said = words(sample.text)
         first = begin + 1  # of what was said
         if sample.thought:
-            prompt = words(sample.thought.prompt)
-            mark = first + len(said) + 1 + len(words(sample.thought.reasoning))
-            before, pairs = mark, _shared(said, prompt)
+            # Places count from the first word that was said; each mark is a word.
+            before, pairs = first + len(said), _thought_over(said, sample.thought)
         elif sample.task == "plan":
             before, pairs = _before_plan(sample, begin), _told_before(sample)
         else:
@@ -70,13 +76,41 @@ def repeated(samples: Sequence[Sample], begins: Sequence[int]) -> Tensor:
     return torch.tensor(rows, dtype=torch.long).view(-1, 3)
 
 
-def _shared(said: Sequence[str], prompt: Sequence[str]) -> list[tuple[int, int]]:
-    """Places in ``prompt`` and in ``said`` of what both begin and end with."""
-    least = min(len(said), len(prompt))
-    start = next((i for i in range(least) if said[i] != prompt[i]), least)
-    end = next((i for i in range(least - start) if said[-1 - i] != prompt[-1 - i]), least - start)
-    tail = [(len(prompt) - 1 - i, len(said) - 1 - i) for i in reversed(range(end))]
-    return [(i, i) for i in range(start)] + tail
+def _thought_over(said: Sequence[str], thought: Thought) -> list[tuple[int, int]]:
+    """Places in reasoning, mark and rewritten request together, and in what was said, mark and these together, of words
+    that are taken from there."""
+    why, prompt = words(thought.reasoning), words(thought.prompt)
+    start, end = _shared(said, prompt)
+    hidden, found = range(start, len(said) - end), range(start, len(prompt) - end)
+    after = len(said) + 1  # the place of the reasoning's first word
+    pairs = []
+    for place, word in enumerate(why):
+        # "the opposite of left is right": right is taken from left, and left from the request, as all the rest.
+        source = _last(why[:place], (OPPOSITES.get(word, ""),))
+        if source is not None:
+            pairs.append((place, after + source))
+        elif (source := _last([said[each] for each in hidden], (word, plural(word)))) is not None:
+            pairs.append((place, hidden[source]))
+    mark = len(why) + 1  # the place of the rewritten request's first word
+    pairs += [(mark + place, place) for place in range(start)]
+    for place in found:
+        source = _last(why, (prompt[place], _NUMBER_OF.get(prompt[place], "")))
+        if source is not None:
+            pairs.append((mark + place, after + source))
+    return pairs + [(mark + len(prompt) - 1 - i, len(said) - 1 - i) for i in reversed(range(end))]
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> tuple[int, int]:
+    """How many words both begin with, and how many of the others both end with."""
+    least = min(len(one), len(other))
+    start = next((i for i in range(least) if one[i] != other[i]), least)
+    end = next((i for i in range(least - start) if one[-1 - i] != other[-1 - i]), least - start)
+    return start, end
+
+
+def _last(text: Sequence[str], wanted: Sequence[str]) -> int | None:
+    """The last place of one of ``wanted``."""
+    return next((place for place in reversed(range(len(text))) if text[place] in wanted), None)
 
 
 def _before_plan(sample: Sample, begin: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from unireel.backbones.context_mask import ContextMask
+from unireel.backbones.fast import accelerate
 from unireel.errors import UserError
 from unireel.systems.omnivideo.context import Assembler, Context, Row
 from unireel.systems.omnivideo.profile import PROFILES, profile_of
@@ -75,7 +76,8 @@ def test_batches_of_branches_are_padded_to_the_longest():
 
 
 @torch.no_grad()
-def test_a_masked_decoder_is_the_stock_one_without_padding(generator):
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_masked_decoder_is_the_stock_one_without_padding(generator, fast):
     torch.manual_seed(0)
     sizes = {
         "num_attention_heads": 2,
@@ -88,6 +90,8 @@ def test_a_masked_decoder_is_the_stock_one_without_padding(generator):
     masked = WanTransformer3DModel.from_config(stock.config).eval()
     masked.load_state_dict(stock.state_dict())
     mask = ContextMask(masked)
+    if fast:
+        accelerate(masked)
     latents = torch.randn((2, 4, 2, 4, 4), generator=generator)
     text = torch.randn((2, 5, 8), generator=generator)
     time = torch.tensor([500, 300])

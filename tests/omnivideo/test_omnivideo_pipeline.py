@@ -20,6 +20,7 @@ from unireel.systems.omnivideo.context import Row
 from unireel.systems.omnivideo.guidance import FULL, NOTHING, SOURCE
 from unireel.systems.omnivideo.pipeline import OmniVideo
 from unireel.systems.omnivideo.settings import Budgets
+from unireel.systems.omnivideo.sources import blended
 from unireel.systems.omnivideo.speech import Request, Thought
 from unireel.world.language import vocabulary
 
@@ -143,6 +144,49 @@ def test_an_open_gate_copies_and_a_closed_one_draws(make_model, route, editor, p
     torch.testing.assert_close(found[30.0][1], found[-30.0][1])
     assert alone.copied is None and alone.output.shape == state.shape
     assert (found[-30.0][1] - alone.output[1]).abs().max() < 1e-4, "the editor starts as the decoder"
+
+
+def test_where_nothing_is_edited_films_are_their_source(make_model, clip):
+    model = make_model(route="channels", copies=True, blend=0.1)
+    model.decoder.prediction = "data"  # what is copied arrives exactly
+    gate = model.transformer.proj_out.bias.data.view(-1, 5)[:, -1]
+    gate.fill_(30.0)
+    assert same(model.edit(clip, INSTRUCTION, steps=2), clip)
+    called = model(INSTRUCTION, source=clip, num_inference_steps=2).frames
+    np.testing.assert_allclose(called[0], clip.frames / 255, atol=1e-5)
+    plain = make_model(route="channels", copies=True)
+    plain.decoder.prediction = "data"
+    plain.transformer.load_state_dict(model.transformer.state_dict())
+    encoded = plain.edit(clip, INSTRUCTION, steps=2)
+    assert not same(encoded, clip), "the untrained autoencoder loses nearly everything"
+    gate.fill_(-30.0)
+    assert not same(model.edit(clip, INSTRUCTION, steps=2), clip)
+
+
+def test_blending_is_by_what_was_edited():
+    source, unedited = torch.full((1, 3, 1, 5, 9), 0.8), torch.full((1, 3, 1, 5, 9), 0.5)
+    edited = unedited.clone()
+    edited[0, 1, 0, 2, 6] += 0.05
+    edited[0, 2, 0, 2, 1] = -1.0
+    film = blended(edited, unedited, source, 0.1)[0, :, 0]
+    # Far from both the source's; around the small change half of it; around the large one what was edited.
+    torch.testing.assert_close(film[:, :, 4], torch.full((3, 5), 0.8))
+    torch.testing.assert_close(film[:, 1, 6], torch.full((3,), 0.65))
+    torch.testing.assert_close(film[1, 2, 6], torch.tensor((0.55 + 0.8) / 2))
+    torch.testing.assert_close(film[:, 1:4, 0:3], edited[0, :, 0, 1:4, 0:3])
+
+
+def test_films_from_words_are_drawn_once_more(make_model, clip):
+    model, plain, released = make_model(), make_model(), make_model(profile="released")
+    for each in (model, released):
+        each.register_to_config(restart=0.5)
+    one, other = (each.generate(PROMPT, seed=2, steps=4) for each in (model, plain))
+    assert not same(one, other)
+    assert same(*(each.edit(clip, INSTRUCTION, steps=2) for each in (model, plain)))
+    assert same(*(each.generate(PROMPT, seed=2, frames=1, steps=2) for each in (model, plain)))
+    before = released.generate(PROMPT, seed=2, steps=2)
+    released.register_to_config(restart=0.0)
+    assert same(before, released.generate(PROMPT, seed=2, steps=2))
 
 
 def test_a_gate_can_be_sharp_and_cautious(make_model):

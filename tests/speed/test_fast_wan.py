@@ -17,6 +17,7 @@ from unireel.backbones.fast.attention import attend
 from unireel.backbones.fast.precision import halve
 from unireel.backbones.fast.text import collapse_padding
 from unireel.backbones.fast.times import MOST_RUNS, group_times
+from unireel.backbones.wan import MatmulAttention
 from unireel.errors import UsageError
 
 EXACT = 1e-5
@@ -277,6 +278,12 @@ def test_misuse_is_one_clear_line(stock: WanTransformer3DModel, fast: WanTransfo
         accelerate(nn.Linear(2, 2))
     with pytest.raises(UsageError, match="object has no Wan transformer"):
         accelerate(object())
+    own = type("Own", (MatmulAttention,), {})()
+    stock.blocks[1].attn2.set_processor(own)
+    with pytest.raises(UsageError, match="a processor of its own, Own: accelerate before that"):
+        accelerate(stock)
+    assert stock.blocks[1].attn2.processor is own
+    stock.blocks[1].attn2.set_processor(MatmulAttention())
     stock.enable_cache(FirstBlockCacheConfig())
     with pytest.raises(UsageError, match="accelerate before that"):
         accelerate(stock)

@@ -25,18 +25,19 @@ class ContextMask:
         with mask.of(there):                 # (B, L) bool, or None: everything is seen
             transformer(..., encoder_hidden_states=tokens)
 
-    Only cross-attention changes; its weights, names and results without a mask stay as they were. The backward pass may
-    lie outside, except with gradient checkpointing, which runs the blocks again.
+    Only cross-attention changes, and only within: its processors are others there. Weights and names stay as they were. The
+    backward pass may lie outside, except with gradient checkpointing, which runs the blocks again.
     """
 
     def __init__(self, transformer: WanTransformer3DModel) -> None:
         self.current: Tensor | None = None
-        self._processors = [_Masked(self) for _ in transformer.blocks]
-        for block, processor in zip(transformer.blocks, self._processors, strict=True):
-            block.attn2.set_processor(processor)
+        self._layers = [block.attn2 for block in transformer.blocks]
+        self._processors = [_Masked(self) for _ in self._layers]
 
     def watch(self, blocks: Sequence[int], head: int) -> Sequence[MatmulAttention]:
-        """Keep what ``head`` looks at in some blocks: processors whose ``seen`` (B, N, L) are its latest weights."""
+        """Keep what ``head`` looks at in some blocks, from now on also without a mask: processors whose ``seen`` (B, N, L)
+        are its latest weights."""
+        self._put_on()
         chosen = [self._processors[block] for block in blocks]
         for each in chosen:
             each.watched = head
@@ -46,10 +47,22 @@ class ContextMask:
     def of(self, there: Tensor | None) -> Iterator[None]:
         """Within, only tokens where ``there`` (B, L) is True are seen."""
         before, self.current = self.current, there
+        others = [] if there is None else self._put_on()
         try:
             yield
         finally:
             self.current = before
+            for layer, processor in others:
+                layer.set_processor(processor)
+
+    def _put_on(self) -> list[tuple[nn.Module, object]]:
+        """Set the processors that are not in place; returns the layers where they were not, with what they had."""
+        others = []
+        for layer, processor in zip(self._layers, self._processors, strict=True):
+            if layer.processor is not processor:
+                others.append((layer, layer.processor))
+                layer.set_processor(processor)
+        return others
 
 
 class _Masked(MatmulAttention):

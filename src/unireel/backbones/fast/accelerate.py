@@ -18,6 +18,7 @@ from unireel.backbones.fast.call import Call, has_hooks
 from unireel.backbones.fast.model import WanTransformer3DModel, WanTransformerBlock
 from unireel.backbones.fast.precision import HalfDecoder, halve
 from unireel.backbones.fast.prompts import HousePrompts, WanPrompts
+from unireel.backbones.wan import MatmulAttention
 from unireel.errors import UsageError
 from unireel.training.precision import has_fast_bf16
 
@@ -133,6 +134,11 @@ def _check(model: Any) -> None:
         )
     if type(model) is not stock.WanTransformer3DModel:
         raise UsageError(f"only Wan transformers of diffusers can be accelerated, not {type(model).__name__}")
+    for block in model.blocks:
+        for attn in (block.attn1, block.attn2):
+            if type(attn.processor) not in (stock.WanAttnProcessor, MatmulAttention):
+                name = type(attn.processor).__name__
+                raise UsageError(f"attention of the model has a processor of its own, {name}: accelerate before that")
     if has_hooks(model) or any(has_hooks(block) for block in model.blocks):
         raise UsageError("something was put around the model (offloading, a cache): accelerate before that")
 

@@ -245,15 +245,7 @@ class BasePipeline(DiffusionPipeline):
 
     def decoded(self, latents: Tensor, output_type: Literal["np", "pt", "pil", "latent"]) -> Any:
         """Films of normalised ``latents`` (B, C, T, h, w) in one of the forms that :meth:`__call__` returns."""
-        if output_type == "latent":
-            return latents
-        pixels = decode(self.vae, latents).add(1).div(2).float()  # (B, 3, F, H, W) in [0, 1]
-        if output_type == "pt":
-            return pixels.transpose(1, 2)
-        frames = pixels.permute(0, 2, 3, 4, 1).cpu().numpy()
-        if output_type == "pil":
-            return [[Image.fromarray(np.uint8(np.rint(255 * f))) for f in film] for film in frames]
-        return frames
+        return latents if output_type == "latent" else as_output(decode(self.vae, latents), output_type)
 
     def extend(
         self,
@@ -516,6 +508,17 @@ def check_frames(frames: int) -> None:
     if frames not in accepted:
         listed = ", ".join(map(str, accepted))
         raise UsageError(f"the pocket model makes films of {listed} frames (1 is a picture), not {frames}")
+
+
+def as_output(pixels: Tensor, output_type: Literal["np", "pt", "pil"]) -> Any:
+    """Films (B, 3, F, H, W) in [-1, 1] in one of the forms in which diffusers' pipelines return them."""
+    pixels = pixels.add(1).div(2).float()
+    if output_type == "pt":
+        return pixels.transpose(1, 2)
+    frames = pixels.permute(0, 2, 3, 4, 1).cpu().numpy()
+    if output_type == "pil":
+        return [[Image.fromarray(np.uint8(np.rint(255 * f))) for f in film] for film in frames]
+    return frames
 
 
 def diffusers_callback(pipeline: BasePipeline, callback: Callable) -> Callable[[int, Tensor, Tensor], Tensor]:

@@ -33,7 +33,7 @@ from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import renoised, restart_steps
 from unireel.hub import component
 from unireel.systems.base.answering import Answer
-from unireel.systems.base.pipeline import CARD, BasePipeline, check_frames, diffusers_callback, save_component
+from unireel.systems.base.pipeline import CARD, BasePipeline, as_output, check_frames, diffusers_callback, save_component
 from unireel.systems.omnivideo.building import EXTRA_WORDS, Sizes, new_parts
 from unireel.systems.omnivideo.chat import Conversation
 from unireel.systems.omnivideo.conditions import Conditioner
@@ -45,7 +45,7 @@ from unireel.systems.omnivideo.pocket_mllm import PocketMllm, add_tokens
 from unireel.systems.omnivideo.profile import profile_of
 from unireel.systems.omnivideo.sampling import Sampling, integrate
 from unireel.systems.omnivideo.settings import Settings, Task
-from unireel.systems.omnivideo.sources import prepare_source
+from unireel.systems.omnivideo.sources import blended, prepare_source
 from unireel.systems.omnivideo.speech import MARKS, Kind, Reply, Request, Thought, bare
 from unireel.systems.omnivideo.visual_context import VisualContextAdapter
 from unireel.world.language.vocabulary import words
@@ -384,8 +384,10 @@ class OmniVideo(BasePipeline):
         plans = self._foreseen(requests, [None] * len(requests), extend_prompt and source is not None)
         first = None if image is None else self._encode_images(image, len(requests), num_videos_per_prompt)
         on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
-        state = self.latents(requests, noise, sampling, plans, negative_prompt, first, on_step)
-        frames = self.decoded(state, output_type)
+        films = self._pixels(requests)
+        encoded = self._encoded(films)
+        state = self.latents(requests, noise, sampling, plans, negative_prompt, first, on_step, encoded)
+        frames = state if output_type == "latent" else as_output(self._shown(state, films, encoded), output_type)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
     # Understanding, thinking, talking
@@ -492,6 +494,7 @@ class OmniVideo(BasePipeline):
         usual = getattr(self.settings, task, None) or film
         return replace(usual, **{name: value for name, value in given.items() if value is not None})
 
+    @torch.no_grad()
     def _batches(
         self,
         requests: list[Request],
@@ -517,8 +520,10 @@ class OmniVideo(BasePipeline):
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
             noise = self._noise(len(generators), frames, generators)
             given = None if first is None else first[part]
-            state = self.latents(requests[part], noise, sampling, plans[part], negative, given, report)
-            clips += [Clip(film, FPS) for film in to_frames(decode(self.vae, state))]
+            films = self._pixels(requests[part])
+            source = self._encoded(films)
+            state = self.latents(requests[part], noise, sampling, plans[part], negative, given, report, source)
+            clips += [Clip(film, FPS) for film in to_frames(self._shown(state, films, source))]
         return clips
 
     @torch.no_grad()
@@ -542,9 +547,8 @@ class OmniVideo(BasePipeline):
             source: latents of the requests' films (B, C, T, h, w); by default they are encoded.
         """
         plans = [""] * len(requests) if plans is None else plans
-        films = [each.frames for each in requests]
-        if source is None and films[0] is not None:
-            source = encode(self.vae, to_pixels(np.stack(films)).to(self.device, self.vae.dtype))
+        if source is None:
+            source = self._encoded(self._pixels(requests))
         noise = noise.to(self.device, self.vae.dtype)
         if first is None and self.config["staged"] and noise.shape[2] > 1:
             picture = None if source is None else source[:, :, :1]
@@ -562,6 +566,22 @@ class OmniVideo(BasePipeline):
             state = renoised(state, noise, again)
             return self._integrate(requests, kind, plans, None, state, few, negative, first, None, again)
         return state
+
+    def _pixels(self, requests: Sequence[Request]) -> Tensor | None:
+        """The requests' films, (B, 3, F, H, W) in [-1, 1]; None if they have none."""
+        films = [each.frames for each in requests]
+        return None if films[0] is None else to_pixels(np.stack(films)).to(self.device, self.vae.dtype)
+
+    def _encoded(self, films: Tensor | None) -> Tensor | None:
+        return None if films is None else encode(self.vae, films)
+
+    def _shown(self, state: Tensor, films: Tensor | None, source: Tensor | None) -> Tensor:
+        """Pixels (B, 3, F, H, W) in [-1, 1] of the latents ``state``; where they show what ``films``, whose latents
+        ``source`` are, show as well, these."""
+        pixels, within = decode(self.vae, state), self.settings.blend
+        if films is None or source is None or not within or self.profile.name == "released":
+            return pixels
+        return blended(pixels, decode(self.vae, source), films, within)
 
     def _integrate(
         self,

@@ -3,8 +3,8 @@
     python benchmarks/univigu_caption.py                      # one film at a time
     python benchmarks/univigu_caption.py --films 16           # sixteen together
 
-Prints the seconds per film of each, and the median of the rounds' ratios with its quartiles. Both describe test films of
-the World as their ``caption_many`` does, from pixels to words, without the judgement of whether a film is of the World.
+Prints the seconds per film of each, and the median of the rounds' ratios with its quartiles. Both describe test films
+of the World as their ``caption_many`` does, from pixels to words, without judging whether a film is of the World.
 """
 
 from __future__ import annotations

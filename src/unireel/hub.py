@@ -51,9 +51,9 @@ def load(
         device: where to put it, such as ``"cpu"`` or ``"cuda:1"``; by default CUDA if there is any, else CPU.
         dtype: precision of the weights, ``"float32"``, ``"bfloat16"`` or ``"float16"``; by default what the
             system chooses.
-        fast: make films faster (:mod:`unireel.backbones.fast`): by default on processors and without rounding anything;
-            True also in bfloat16 where the machine computes faster in it; a name is that of a profile, most of which cost
-            quality; False leaves diffusers' classes as they are, to train them or to accelerate them later.
+        fast: make films faster (:mod:`unireel.backbones.fast`): by default on processors and without rounding
+            anything; True also in bfloat16 where the machine computes faster in it; a name is that of a profile, most
+            of which cost quality; False leaves diffusers' classes as they are, to train or to accelerate them later.
 
     Raises:
         UserError: the model does not exist, cannot be fetched, or is not one of ours; or the device or the

@@ -2,7 +2,9 @@ import pytest
 
 from unireel.training.precision import processor_has_fast_bf16
 
-CPUINFO = "processor\t: 0\nvendor_id\t: {}\nmodel name\t: a processor\nflags\t\t: fpu avx512f {} sse2\nbugs\t\t:\n"
+CPUINFO = (
+    "processor\t: 0\nvendor_id\t: {}\nmodel name\t: a processor\nflags\t\t: fpu avx512f {} sse2\nbugs\t\t:\n"
+)
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ class ContextMask:
         with mask.of(there):                 # (B, L) bool, or None: everything is seen
             transformer(..., encoder_hidden_states=tokens)
 
-    Only cross-attention changes, and only within: its processors are others there. Weights and names stay as they were. The
-    backward pass may lie outside, except with gradient checkpointing, which runs the blocks again.
+    Only cross-attention changes, and only within: its processors are others there. Weights and names stay as they
+    were. The backward pass may lie outside, except with gradient checkpointing, which runs the blocks again.
     """
 
     def __init__(self, transformer: WanTransformer3DModel) -> None:
@@ -35,8 +35,8 @@ class ContextMask:
         self._processors = [_Masked(self) for _ in self._layers]
 
     def watch(self, blocks: Sequence[int], head: int) -> Sequence[MatmulAttention]:
-        """Keep what ``head`` looks at in some blocks, from now on also without a mask: processors whose ``seen`` (B, N, L)
-        are its latest weights."""
+        """Keep what ``head`` looks at in some blocks, from now on also without a mask: processors whose ``seen``
+        (B, N, L) are its latest weights."""
         self._put_on()
         chosen = [self._processors[block] for block in blocks]
         for each in chosen:

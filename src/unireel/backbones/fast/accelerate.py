@@ -138,7 +138,9 @@ def _check(model: Any) -> None:
         for attn in (block.attn1, block.attn2):
             if type(attn.processor) not in (stock.WanAttnProcessor, MatmulAttention):
                 name = type(attn.processor).__name__
-                raise UsageError(f"attention of the model has a processor of its own, {name}: accelerate before that")
+                raise UsageError(
+                    f"attention of the model has a processor of its own, {name}: accelerate before that"
+                )
     if has_hooks(model) or any(has_hooks(block) for block in model.blocks):
         raise UsageError("something was put around the model (offloading, a cache): accelerate before that")
 

@@ -33,7 +33,14 @@ from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import renoised, restart_steps
 from unireel.hub import component
 from unireel.systems.base.answering import Answer
-from unireel.systems.base.pipeline import CARD, BasePipeline, as_output, check_frames, diffusers_callback, save_component
+from unireel.systems.base.pipeline import (
+    CARD,
+    BasePipeline,
+    as_output,
+    check_frames,
+    diffusers_callback,
+    save_component,
+)
 from unireel.systems.omnivideo.building import EXTRA_WORDS, Sizes, new_parts
 from unireel.systems.omnivideo.chat import Conversation
 from unireel.systems.omnivideo.conditions import Conditioner
@@ -387,7 +394,9 @@ class OmniVideo(BasePipeline):
         films = self._pixels(requests)
         encoded = self._encoded(films)
         state = self.latents(requests, noise, sampling, plans, negative_prompt, first, on_step, encoded)
-        frames = state if output_type == "latent" else as_output(self._shown(state, films, encoded), output_type)
+        frames = (
+            state if output_type == "latent" else as_output(self._shown(state, films, encoded), output_type)
+        )
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
     # Understanding, thinking, talking
@@ -522,7 +531,9 @@ class OmniVideo(BasePipeline):
             given = None if first is None else first[part]
             films = self._pixels(requests[part])
             source = self._encoded(films)
-            state = self.latents(requests[part], noise, sampling, plans[part], negative, given, report, source)
+            state = self.latents(
+                requests[part], noise, sampling, plans[part], negative, given, report, source
+            )
             clips += [Clip(film, FPS) for film in to_frames(self._shown(state, films, source))]
         return clips
 

@@ -45,8 +45,8 @@ class Settings:
             "thought" in think mode, or else the one that is "foreseen" by the language model.
         budgets: of the context.
         prompt_length: words and marks of a text, with its end mark; it may be a plan.
-        blend: where an edited film and its source, both through the autoencoder, are less than this apart (in pixels from -1
-            to 1), it shows the more of the source's own pixels the nearer they are; 0: none.
+        blend: where an edited film and its source, both through the autoencoder, are less than this apart (in pixels
+            from -1 to 1), it shows the more of the source's own pixels the nearer they are; 0: none.
         t2i, i2i, v2v: how these tasks are sampled; as films are from words where None.
     """
 

@@ -39,14 +39,14 @@ def prepare_source(clip: Clip, size: int) -> tuple[np.ndarray, str | None]:
 def blended(edited: Tensor, unedited: Tensor, source: Tensor, within: float) -> Tensor:
     """Edited films with the source's own pixels where nothing was edited, so that these do not age by the autoencoder.
 
-    What was edited is seen by comparing like with like: both films as the autoencoder shows them. (Blended Diffusion, arXiv
-    2111.14818, is told by a mask.)
+    What was edited is seen by comparing like with like: both films as the autoencoder shows them. (Blended Diffusion,
+    arXiv 2111.14818, is told by a mask.)
 
     Args:
         edited, unedited, source: (B, 3, F, H, W) in [-1, 1]: decoded of the edited latents, decoded of the source's
             latents, and the source.
-        within: difference of the first two, the largest of the channels and neighbours, up to which the source counts, the
-            more the smaller it is.
+        within: difference of the first two, the largest of the channels and neighbours, up to which the source counts,
+            the more the smaller it is.
     """
     apart = F.max_pool3d((edited - unedited).abs().amax(1, keepdim=True), 3, stride=1, padding=1)
     return edited.lerp(source, (1 - apart / within).clamp_min(0))

@@ -158,11 +158,9 @@ class UniStage(Stage):
             self.planner = (
                 Qwen2ForCausalLM.from_pretrained(parts["planner"]).float().eval().requires_grad_(False)
             )
-        video = None
-        if config.teacher or config.low_rank or not config.start_from:
-            video = WanTransformer3DModel.from_pretrained(
-                component(find_model(config.base), "transformer"), torch_dtype=torch.float32
-            )
+        video = WanTransformer3DModel.from_pretrained(
+            component(find_model(config.base), "transformer"), torch_dtype=torch.float32
+        )
         if config.start_from:
             transformer = UniWanTransformer.from_pretrained(parts["transformer"], torch_dtype=torch.float32)
             if config.text_ffn_dim:

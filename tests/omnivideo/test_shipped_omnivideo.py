@@ -8,7 +8,7 @@ import unireel
 from unireel.evaluation.worldbench.editing import Edits
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.systems.omnivideo.guidance import FULL
-from unireel.systems.omnivideo.measures import Foreseeing, Routing
+from unireel.systems.omnivideo.measures import Foreseeing, IndirectEdit, Routing, Thinking
 from unireel.systems.omnivideo.pipeline import OmniVideo
 from unireel.systems.omnivideo.speech import Request
 
@@ -50,6 +50,19 @@ def test_plans_of_edits_say_what_is_asked_for(model: OmniVideo) -> None:
     items = [task.item(part, 500, SETTING) for part in task.parts]
     outcomes = [each.record for each in task.run(model, items, SETTING)]
     assert np.mean([each["fulfils"] for each in outcomes]) >= 0.5
+
+
+def test_thoughts_say_what_was_meant(model: OmniVideo) -> None:
+    task = Thinking()
+    items = [task.draw(part, 500 + number, SETTING) for part in task.parts for number in range(5)]
+    thoughts = [
+        model.mllm.think(Request(item.text, item.source.frames if isinstance(item, IndirectEdit) else None))
+        for item in items
+    ]
+    meant = [
+        thought.prompt == item.indirect.direct for thought, item in zip(thoughts, items, strict=True)
+    ]
+    assert np.mean(meant) >= 0.6
 
 
 def test_it_knows_questions_from_requests(model: OmniVideo) -> None:

@@ -258,11 +258,18 @@ def test_shared_layers_learn_by_low_rank_and_stay_near_the_base(start, tmp_path)
                 each.normal_(std=0.1)
     assert films.loss(films.batch(0))[0].item() > 1e-4
     films.export(tmp_path)
-    base = BasePipeline.from_pretrained(start["base"]).transformer
-    own = UniViguPipeline.from_pretrained(tmp_path).transformer
-    difference = own.blocks[0].attn1.to_k.weight - base.blocks[0].attn1.to_k.weight
+    base, own = BasePipeline.from_pretrained(start["base"]), UniViguPipeline.from_pretrained(tmp_path)
+    before, after = base.transformer.blocks[0], own.transformer.blocks[0]
+    difference = after.attn1.to_k.weight - before.attn1.to_k.weight
     assert int(torch.linalg.matrix_rank(difference, rtol=1e-4)) == 2
-    assert torch.equal(own.blocks[0].attn2.to_k.weight, base.blocks[0].attn2.to_k.weight)
+    assert torch.equal(after.attn2.to_k.weight, before.attn2.to_k.weight)
+    base.register_to_config(**{name: own.config[name] for name in base.film_settings})
+    made = own.generate(PROMPT, seed=3, steps=2).frames
+    assert np.array_equal(made, base.generate(PROMPT, seed=3, steps=2).frames), (
+        "films without text are the base's"
+    )
+    kept = stage_of(start, start_from=str(tmp_path)).pipeline().film_transformer
+    assert kept is not None and torch.equal(kept.proj_out.weight, base.transformer.proj_out.weight)
     with pytest.raises(UsageError, match=r"low_rank: needs 'train: text'"):
         stage_of(start, low_rank=ranks)
     with pytest.raises(UsageError, match="sights_block: the model has blocks 0 to 0"):

@@ -123,6 +123,8 @@ def can_accelerate(target: Any) -> bool:
 def _transformers(target: Any) -> list[Any]:
     if isinstance(target, nn.Module):
         return [target]
+    if hasattr(target, "drawing"):  # one of ours
+        return [target.drawing]
     parts = (getattr(target, name, None) for name in ("transformer", "transformer_2"))
     return [part for part in parts if part is not None]
 

@@ -78,6 +78,6 @@ def speed_up(pipeline: Any, profile: str = LOSSLESS) -> Acceleration:
             f"guidance above {own.guided_above:g}", lambda: setattr(pipeline, "guidance_interval", interval)
         )
     if own.cache:
-        pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=own.cache))
-        acceleration.add("blocks kept between steps", pipeline.transformer.disable_cache)
+        pipeline.drawing.enable_cache(FirstBlockCacheConfig(threshold=own.cache))
+        acceleration.add("blocks kept between steps", pipeline.drawing.disable_cache)
     return acceleration

@@ -120,6 +120,11 @@ class BasePipeline(DiffusionPipeline):
         return self.config["size"]
 
     @property
+    def drawing(self) -> Any:
+        """The network that draws films from words."""
+        return self.transformer
+
+    @property
     def film_settings(self) -> dict[str, Any]:
         """The values of :data:`SETTINGS`."""
         return {name: self.config[name] for name in SETTINGS}
@@ -224,7 +229,7 @@ class BasePipeline(DiffusionPipeline):
         # 5. Integrate the flow, of the first frame alone before the film's if there are two stages
         integrate = partial(
             sample,
-            self.transformer,
+            self.drawing,
             text=text,
             empty=empty,
             steps=self.config["steps"] if num_inference_steps is None else num_inference_steps,

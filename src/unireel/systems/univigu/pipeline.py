@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLCosmos, DiffusionPipeline
+from diffusers import AutoencoderKLCosmos, DiffusionPipeline, WanTransformer3DModel
 from PIL import Image
 from torch import Tensor
 from transformers import (
@@ -47,6 +47,7 @@ COMPONENTS = {
     "text_encoder": UMT5EncoderModel,
     "transformer": UniWanTransformer,
 }
+OPTIONAL = {"planner": Qwen2ForCausalLM, "film_transformer": WanTransformer3DModel}
 SETTINGS = (
     *FILM_SETTINGS,
     *("formulation", "caption_slots", "answer_slots", "text_steps", "text_guidance", "text_shift", "churn"),
@@ -70,6 +71,8 @@ class UniViguPipeline(BasePipeline):
     Args:
         vae, text_encoder, tokenizer, planner, size, steps, guidance, shift, prediction, staged, restart: as there.
         transformer: a video DiT with a text stream, over the tokenizer's words.
+        film_transformer: draws films without text in its place, if the shared layers learned to be read: the generator
+            that they were.
         formulation: of text as a flow, that it was trained with.
         caption_slots, answer_slots: room for a description and for an answer, in words and marks.
         text_steps: evaluations for a text about a film; 0 is one for each word.
@@ -78,7 +81,8 @@ class UniViguPipeline(BasePipeline):
             above the film's lets the words wait for the film.
     """
 
-    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    model_cpu_offload_seq = "text_encoder->film_transformer->transformer->vae"
+    _optional_components: ClassVar[list[str]] = ["planner", "film_transformer"]
 
     def __init__(
         self,
@@ -101,15 +105,22 @@ class UniViguPipeline(BasePipeline):
         text_shift: float = 1.0,
         churn: float = 0.5,
         planner: Qwen2ForCausalLM | None = None,
+        film_transformer: WanTransformer3DModel | None = None,
     ) -> None:
         DiffusionPipeline.__init__(self)
         self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, planner=planner
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            transformer=transformer,
+            planner=planner,
+            film_transformer=film_transformer,
         )
         given = locals()
         self.register_to_config(**{name: given[name] for name in SETTINGS})
-        for module in (vae, text_encoder, transformer):
-            module.eval()
+        for module in (vae, text_encoder, transformer, film_transformer):
+            if module is not None:
+                module.eval()
 
     @classmethod
     def from_pretrained(
@@ -125,8 +136,9 @@ class UniViguPipeline(BasePipeline):
             if not component(folder, name).is_dir():
                 raise UserError(f"'{folder}' is not a model of Uni-ViGU: it has no folder '{name}'")
         kinds: dict[str, Any] = dict(COMPONENTS)
-        if component(folder, "planner").is_dir():
-            kinds["planner"] = Qwen2ForCausalLM
+        for name, kind in OPTIONAL.items():
+            if component(folder, name).is_dir():
+                kinds[name] = kind
         try:
             loaded = {
                 name: kind.from_pretrained(
@@ -154,12 +166,17 @@ class UniViguPipeline(BasePipeline):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16, **kwargs: Any) -> None:
         """Write every component as safetensors in ``dtype``, and the card ``unireel.json``."""
         folder = Path(folder)
-        for name in [*COMPONENTS, *(["planner"] if self.planner is not None else [])]:
+        for name in [*COMPONENTS, *(name for name in OPTIONAL if getattr(self, name) is not None)]:
             save_component(getattr(self, name), folder / name, dtype)
         self.tokenizer.save_pretrained(folder / "tokenizer")
         settings = {name: self.config[name] for name in SETTINGS}
         card = {"system": "univigu", "size": self.size, "settings": settings}
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def drawing(self) -> Any:
+        """See the base class: ``film_transformer``, if there is one."""
+        return self.transformer if self.film_transformer is None else self.film_transformer
 
     @property
     def flow(self) -> TextFlow:

@@ -72,7 +72,8 @@ class UniConfig:
         train: the whole network, or only what the text stream does not share with the film's: then films without text
             are those of the model that it starts from, and clean films are read without gradients.
         low_rank: with ``train: text``, ranks of the differences to ``base`` that learn as well, in linear layers of the
-            transformer whose names match a pattern (:mod:`unireel.backbones.low_rank`).
+            transformer whose names match a pattern (:mod:`unireel.backbones.low_rank`). The exported model draws films
+            without text by ``base`` then, and reads, and makes pairs, with the differences.
         text_init, text_ffn: see :func:`~unireel.backbones.uni_wan_files.with_text`.
         text_ffn_dim: hidden units of text's feed-forward layers, 0: as they are in ``start_from``, else as the film's.
             Those of a model that has more are narrowed to the ones that weigh most.
@@ -177,10 +178,14 @@ class UniStage(Stage):
                 )
         transformer.set_attn_processor(MatmulAttention())
         self.module = nn.ModuleDict({"transformer": transformer.train()})
-        self.teacher = None
-        if config.teacher:
-            video.set_attn_processor(MatmulAttention())
-            self.teacher = video.eval().requires_grad_(False)
+        video.set_attn_processor(MatmulAttention())
+        video.eval().requires_grad_(False)
+        self.teacher = video if config.teacher else None
+        self.film_transformer = video if config.low_rank else None
+        if config.start_from and not config.low_rank and component(folder, "film_transformer").is_dir():
+            self.film_transformer = WanTransformer3DModel.from_pretrained(
+                component(folder, "film_transformer")
+            )
         self._reads_with_gradients = config.train == "all" or bool(config.low_rank)
         if config.train == "text":
             if not transformer.config["one_way"]:
@@ -411,6 +416,7 @@ class UniStage(Stage):
             prediction=self.prediction,
             formulation=self.config.formulation,
             planner=self.planner,
+            film_transformer=self.film_transformer,
             **self.settings,
         )
 

@@ -500,7 +500,7 @@ class OmniVideo(BasePipeline):
     ) -> Sampling:
         given = {"steps": steps, "text": guidance, "source": source}
         film = Sampling(self.config["steps"], self.config["shift"], self.config["guidance"])
-        usual = getattr(self.settings, task, None) or film
+        usual = getattr(self.settings, task) or film
         return replace(usual, **{name: value for name, value in given.items() if value is not None})
 
     @torch.no_grad()

@@ -47,7 +47,7 @@ class Settings:
         prompt_length: words and marks of a text, with its end mark; it may be a plan.
         blend: where an edited film and its source, both through the autoencoder, are less than this apart (in pixels
             from -1 to 1), it shows the more of the source's own pixels the nearer they are; 0: none.
-        t2i, i2i, v2v: how these tasks are sampled; as films are from words where None.
+        t2i, t2v, i2i, v2v: how these tasks are sampled; where None, by the base system's settings.
     """
 
     profile: Literal["paper", "released"] = "paper"
@@ -63,6 +63,7 @@ class Settings:
     prompt_length: int = TEXT_LENGTH
     blend: float = 0.0
     t2i: Sampling | None = None
+    t2v: Sampling | None = None
     i2i: Sampling | None = None
     v2v: Sampling | None = None
 

@@ -268,8 +268,10 @@ def test_shared_layers_learn_by_low_rank_and_stay_near_the_base(start, tmp_path)
     assert np.array_equal(made, base.generate(PROMPT, seed=3, steps=2).frames), (
         "films without text are the base's"
     )
-    kept = stage_of(start, start_from=str(tmp_path)).pipeline().film_transformer
+    later = {"start_from": str(tmp_path), "mix": Mix(film=0)}
+    kept = stage_of(start, train="text", **later).pipeline().film_transformer
     assert kept is not None and torch.equal(kept.proj_out.weight, base.transformer.proj_out.weight)
+    assert stage_of(start, train="all", **later).pipeline().film_transformer is None, "it learns to draw"
     with pytest.raises(UsageError, match=r"low_rank: needs 'train: text'"):
         stage_of(start, low_rank=ranks)
     with pytest.raises(UsageError, match="sights_block: the model has blocks 0 to 0"):

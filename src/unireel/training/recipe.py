@@ -85,7 +85,7 @@ class Recipe:
         stage_config: settings of the stage, strict as the rest.
         seed: of the initial weights and of everything random afterwards.
         device: ``auto`` is CUDA where there is one.
-        precision: of the forward pass; ``auto`` is bf16 where the processor has it, else fp32.
+        precision: of the forward pass; ``auto`` is bf16 where it is fast, else fp32.
         accumulate: micro-batches per update and process.
         clip_grad: largest L2 norm of the gradient; 0 does not clip.
         parallel: under torchrun, ``fsdp`` splits the weights, ``replicate`` keeps a copy in each process.

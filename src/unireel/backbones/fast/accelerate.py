@@ -73,8 +73,8 @@ def accelerate(
         prompts: how many prompts are remembered, 0 for none.
 
     Raises:
-        UsageError: there is no Wan transformer, it is accelerated already, or something was put around its blocks
-            (offloading, a cache): that has to come after this.
+        UsageError: there is no Wan transformer, it is accelerated already, its attention has processors of their own,
+            or something was put around its blocks (offloading, a cache): that has to come after this.
     """
     pipeline = None if isinstance(target, nn.Module) else target
     models = _transformers(target)
@@ -132,7 +132,7 @@ def _transformers(target: Any) -> list[Any]:
 def _check(model: Any) -> None:
     if isinstance(model, WanTransformer3DModel):
         raise UsageError(
-            "the model is accelerated already: use the acceleration that it has, or remove it first"
+            "the model is accelerated already: remove that acceleration first, or load with fast=False"
         )
     if type(model) is not stock.WanTransformer3DModel:
         raise UsageError(f"only Wan transformers of diffusers can be accelerated, not {type(model).__name__}")

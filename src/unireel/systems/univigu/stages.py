@@ -182,10 +182,9 @@ class UniStage(Stage):
         video.eval().requires_grad_(False)
         self.teacher = video if config.teacher else None
         self.film_transformer = video if config.low_rank else None
-        if config.start_from and not config.low_rank and component(folder, "film_transformer").is_dir():
-            self.film_transformer = WanTransformer3DModel.from_pretrained(
-                component(folder, "film_transformer")
-            )
+        kept = component(folder, "film_transformer")
+        if config.train == "text" and not config.low_rank and config.start_from and kept.is_dir():
+            self.film_transformer = WanTransformer3DModel.from_pretrained(kept)
         self._reads_with_gradients = config.train == "all" or bool(config.low_rank)
         if config.train == "text":
             if not transformer.config["one_way"]:

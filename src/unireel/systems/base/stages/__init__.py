@@ -5,6 +5,7 @@ from unireel.systems.base.stages.compression import CompressionStage
 from unireel.systems.base.stages.generator import GeneratorStage
 from unireel.systems.base.stages.planner import PlannerStage
 from unireel.systems.base.stages.ranker import RankerStage
+from unireel.systems.base.stages.reinforcement import ReinforcementStage
 from unireel.systems.base.stages.understanding import UnderstandingStage
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "GeneratorStage",
     "PlannerStage",
     "RankerStage",
+    "ReinforcementStage",
     "UnderstandingStage",
 ]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unireel.flow.matching import interpolate
-from unireel.flow.reinforcement import goodness, negative_aware_loss
+from unireel.flow.reinforcement import follow, goodness, negative_aware_loss, shared_draws, worth_learning
 
 
 def test_goodness_is_relative_to_the_group():
@@ -18,6 +18,28 @@ def test_goodness_is_relative_to_the_group():
 
 def test_groups_that_fare_alike_teach_nothing():
     assert torch.equal(goodness(torch.full((6,), 0.7), torch.arange(6) // 3), torch.full((6,), 0.5))
+
+
+def test_true_data_joins_groups_that_have_something_to_learn():
+    rewards = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.2, 0.2]])
+    places, good = worth_learning(rewards, 8)
+    assert places.tolist() == [3, 4, 5, 6, 7, 8, 3, 4], "the group that is all right has no place; the first come again"
+    assert (good[[0, 3, 4]] < 0.5).all() and (good[[1, 2, 5]] > 0.5).all()
+    places, good = worth_learning(rewards, 4, truth=False)
+    assert places.tolist() == [3, 4, 3, 4]
+    assert good.tolist() == [0.0, 1.0, 0.0, 1.0]
+    assert worth_learning(torch.ones(2, 2), 3)[1].tolist() == [0.5] * 3
+
+
+def test_a_group_shares_its_draw_until_it_comes_again():
+    assert shared_draws(torch.tensor([1, 1, 2, 2, 1, 1, 2])).tolist() == [0, 0, 1, 1, 2, 2, 3]
+    assert shared_draws(torch.tensor([0, 0])).tolist() == [0, 0]
+
+
+def test_a_policy_follows():
+    policy, trained = [torch.zeros(2), torch.ones(1)], [torch.ones(2), torch.ones(1)]
+    follow(policy, trained, 0.75)
+    assert policy[0].tolist() == [0.25, 0.25] and policy[1].tolist() == [1.0]
 
 
 @pytest.mark.parametrize("good", [0.0, 0.3, 0.5, 1.0])

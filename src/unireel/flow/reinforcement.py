@@ -34,8 +34,8 @@ def goodness(rewards: Tensor, groups: Tensor) -> Tensor:
     return 0.5 + 0.5 * (above / scale).clamp(-1, 1)
 
 
-def worth_learning(rewards: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Which samples to learn from, beside true data of each prompt, whose reward is 1.
+def worth_learning(rewards: Tensor, count: int, truth: bool = True) -> tuple[Tensor, Tensor]:
+    """Which samples to learn from, with ``truth`` beside true data of each prompt, whose reward is 1.
 
     Args:
         rewards: of K samples of each of G prompts, in [0, 1], (G, K).
@@ -45,13 +45,32 @@ def worth_learning(rewards: Tensor, count: int) -> tuple[Tensor, Tensor]:
         Places in the samples of each prompt followed by its true one, flat of (G, K + 1), (``count``,) int64; and their
         :func:`goodness`.
     """
-    rewards = torch.cat([rewards, torch.ones_like(rewards[:, :1])], 1)
-    groups = torch.arange(len(rewards), device=rewards.device)[:, None].expand_as(rewards)
-    good = goodness(rewards.flatten(), groups.flatten())
+    groups = torch.arange(len(rewards), device=rewards.device)[:, None].expand(-1, rewards.shape[1] + 1)
+    if truth:
+        rewards = torch.cat([rewards, torch.ones_like(rewards[:, :1])], 1)
+        good = goodness(rewards.flatten(), groups.flatten())
+    else:
+        own = goodness(rewards.flatten(), groups[:, :-1].flatten()).view_as(rewards)
+        good = torch.cat([own, torch.full_like(own[:, :1], 0.5)], 1).flatten()
     telling = (good != 0.5).nonzero()[:, 0]
     places = telling if len(telling) else torch.arange(len(good), device=good.device)
     places = places.repeat(-(-count // len(places)))[:count]
     return places, good[places]
+
+
+def shared_draws(groups: Tensor) -> Tensor:
+    """Which random draw each sample takes: the same for all of a group, so that what its good and its bad samples have
+    in common cancels in the gradient; another one when samples come again.
+
+    Args:
+        groups: of the samples, in the order of :func:`worth_learning`, (B,) int64.
+
+    Returns:
+        Numbers below B, (B,) int64.
+    """
+    turn = (groups.diff(prepend=groups[:1]) < 0).cumsum(0)
+    _, draw = torch.unique(turn * (groups.max() + 1) + groups, return_inverse=True)
+    return draw
 
 
 @torch.no_grad()

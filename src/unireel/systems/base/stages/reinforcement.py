@@ -24,7 +24,7 @@ from unireel.data.latents import latents_of
 from unireel.data.world import to_frames
 from unireel.errors import UserError
 from unireel.flow.matching import interpolate, sample_times
-from unireel.flow.reinforcement import follow, negative_aware_loss, worth_learning
+from unireel.flow.reinforcement import follow, negative_aware_loss, shared_draws, worth_learning
 from unireel.flow.sampling import sample
 from unireel.systems.base.pipeline import TEXT_LENGTH, BasePipeline
 from unireel.systems.base.stages.verdicts import film_reward, picture_reward
@@ -62,6 +62,7 @@ class ReinforcementConfig:
     shift: float = 2.0
     uniform: float = 0.2
     strength: float = 1.0
+    truth: bool = True
     policy_decay: float = 0.8
     data_seed: int = 41
 
@@ -139,8 +140,8 @@ class ReinforcementStage(Stage):
             drawn = self._draw(batch, text)
             rewards, right = self._judge(batch, drawn)
         data = torch.cat([drawn, batch["latents"][:, None]], 1)  # (G, K + 1, C, T, h, w)
-        used, good = worth_learning(rewards, self.config.times * self.config.drawn * len(data))
-        loss, moved = self._flow(data.flatten(0, 1)[used], text[used // data.shape[1]], good)
+        used, good = worth_learning(rewards, self.config.times * self.config.drawn * len(data), self.config.truth)
+        loss, moved = self._flow(data.flatten(0, 1)[used], text, used // data.shape[1], good)
         kind = "picture" if data.shape[3] == 1 else "film"
         logs = {
             f"{kind}_reward": rewards.mean(),
@@ -200,15 +201,17 @@ class ReinforcementStage(Stage):
         found = torch.tensor(verdicts, dtype=torch.float32, device=drawn.device)
         return found[:, 0].view(drawn.shape[:2]), found[:, 1]
 
-    def _flow(self, data: Tensor, text: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+    def _flow(self, data: Tensor, text: Tensor, group: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
         """The loss at random times, and how far the trained network is from the policy there."""
         own, film = self.config, data.shape[2] > 1
-        time = sample_times(len(data), own.shift, own.uniform, data.device)
+        draw = shared_draws(group)
+        time = sample_times(len(data), own.shift, own.uniform, data.device)[draw]
+        noise, text = torch.randn_like(data)[draw], text[group]
         clean = torch.full((len(data),), film, device=data.device)
         per_frame = time[:, None].repeat(1, data.shape[2])
         if film:
             per_frame[:, 0] = 0
-        state = interpolate(data, torch.randn_like(data), per_frame[:, None, :, None, None])
+        state = interpolate(data, noise, per_frame[:, None, :, None, None])
         times = token_times(time, clean, data.shape[2], self._tokens) if film else 1000 * time
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             old = predict(self._drawer.transformer, state, times, text).float()

@@ -89,7 +89,8 @@ class FlowStage(OmniVideoStage):
             block.attn1.set_processor(MatmulAttention())
         _, height, width = transformer.config["patch_size"]
         rows, columns = self.film_latents.shape[-2:]
-        embed_times_by_frame(transformer, (rows // height) * (columns // width))
+        self._tokens = (rows // height) * (columns // width)
+        embed_times_by_frame(transformer, self._tokens)
         last = transformer.config["num_attention_heads"] - 1
         if config.looking_blocks and max(config.looking_blocks) >= len(transformer.blocks):
             raise UsageError(

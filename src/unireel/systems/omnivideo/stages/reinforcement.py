@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from unireel.backbones.low_rank import as_matrices
 from unireel.backbones.vae import decode
-from unireel.backbones.wan import embed_times_by_frame
+from unireel.backbones.wan import MatmulAttention, embed_times_by_frame
 from unireel.data.edit_pairs import draw
 from unireel.data.world import to_frames, to_pixels
 from unireel.errors import UsageError
 from unireel.flow.matching import interpolate, sample_times
-from unireel.flow.reinforcement import follow, negative_aware_loss, worth_learning
+from unireel.flow.reinforcement import follow, negative_aware_loss, shared_draws, worth_learning
 from unireel.systems.base.stages.verdicts import edit_reward, picture_reward
 from unireel.systems.omnivideo.context import Context
 from unireel.systems.omnivideo.decoder import Decoder
@@ -62,11 +62,12 @@ class EditReinforcementStage(FlowStage):
         if set(config.mixture.shares) - set(EDITS):
             raise UsageError("stage_config.mixture.shares: verdicts are on edits, v2v and i2i")
         with as_matrices(self.module):
-            policy = deepcopy(model.editor).requires_grad_(False)
-        _, rows, columns = policy.config["patch_size"]
-        embed_times_by_frame(
-            policy, (self.film_latents.shape[-2] // rows) * (self.film_latents.shape[-1] // columns)
-        )
+            policy = WanTransformer3DModel.from_config(model.editor.config)
+            policy.load_state_dict(model.editor.state_dict())
+        policy.requires_grad_(False).eval()
+        for block in policy.blocks:
+            block.attn1.set_processor(MatmulAttention())
+        embed_times_by_frame(policy, self._tokens)
         self.module["policy"] = policy
         own = model.settings
         gate = own.copies, policy, own.sharpness, own.caution
@@ -93,7 +94,8 @@ class EditReinforcementStage(FlowStage):
         data = torch.cat([drawn.unflatten(0, (-1, own.drawn)), batch["latents"][:, None]], 1)
         used, good = worth_learning(rewards, len(drawn))
         edit = used // data.shape[1]
-        loss = self._learnt(data.flatten(0, 1)[used], _of(context, edit), source[edit], good).mean()
+        draw = shared_draws(edit)
+        loss = self._learnt(data.flatten(0, 1)[used], _of(context, edit), source[edit], good, draw).mean()
         kind = "picture" if group == "image" else "film"
         return loss, {f"{kind}_reward": rewards.mean(), f"{kind}_right": right.mean()}
 
@@ -131,14 +133,15 @@ class EditReinforcementStage(FlowStage):
         found = torch.tensor(verdicts, dtype=torch.float32, device=drawn.device)
         return found[:, 0].view(drawn.shape[:2]), found[:, 1]
 
-    def _learnt(self, data: Tensor, context: Context, source: Tensor, good: Tensor) -> Tensor:
+    def _learnt(self, data: Tensor, context: Context, source: Tensor, good: Tensor, draw: Tensor) -> Tensor:
         """The loss (B,) at random times."""
         own = self.config
-        time = sample_times(len(data), own.shift, own.uniform, data.device)
+        time = sample_times(len(data), own.shift, own.uniform, data.device)[draw]
+        noise = torch.randn_like(data)[draw]
         per_frame = time[:, None].repeat(1, data.shape[2])
         film = data.shape[2] > 1
         per_frame[:, 0] = 0.0 if film else time
-        state = interpolate(data, torch.randn_like(data), per_frame[:, None, :, None, None])
+        state = interpolate(data, noise, per_frame[:, None, :, None, None])
         arguments = state, 1000 * per_frame, context, source
         with torch.no_grad():
             old = self._policy.output(*arguments).float()

@@ -100,6 +100,13 @@ def test_half_the_steps(model):
     assert len(seen) == STEPS // 2
 
 
+def test_few_steps_are_not_guided(model):
+    speed_up(model, "few-steps")
+    with evaluations(model) as seen:
+        film(model)
+    assert seen == [1] * max(round(STEPS / 4), 1)
+
+
 def test_blocks_are_kept_within_a_film_and_never_beyond(model, monkeypatch):
     lossless = film(model)
     monkeypatch.setitem(PROFILES, "cached", Profile("every block is kept", cache=1e6))
@@ -135,7 +142,7 @@ def test_what_would_not_act_is_an_error(model):
     assert type(model.transformer).__module__.startswith("diffusers")
 
 
-@pytest.mark.parametrize("name", ["early-guidance", "cached", "draft"])
+@pytest.mark.parametrize("name", ["early-guidance", "cached", "draft", "few-steps"])
 def test_other_samplers_are_an_error(model, name):
     with pytest.raises(UsageError, match=f"'{name}' does not act on OmniVideo, whose sampler is another"):
         speed_up(OmniVideo.from_base(model), name)

@@ -43,8 +43,8 @@ def add_fast_option(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--profile",
         metavar="NAME",
-        help="--fast, and leave something out that costs quality: early-guidance, cached, half-steps or draft "
-        "(docs/performance.md)",
+        help="--fast, and leave something out that costs quality: early-guidance, cached, half-steps, "
+        "draft or few-steps (docs/performance.md)",
     )
 
 

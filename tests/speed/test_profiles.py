@@ -104,7 +104,7 @@ def test_few_steps_are_not_guided(model):
     speed_up(model, "few-steps")
     with evaluations(model) as seen:
         film(model)
-    assert seen == [1] * max(round(STEPS / 4), 1)
+    assert seen == [1] * (STEPS // 2)
 
 
 def test_blocks_are_kept_within_a_film_and_never_beyond(model, monkeypatch):

@@ -45,7 +45,7 @@ PROFILES: dict[str, Profile] = {
     "cached": Profile("blocks whose input hardly changed are not computed again", cache=0.1),
     "half-steps": Profile("half the steps", step_share=0.5),
     "draft": Profile("half the steps, guidance in the noisier half only", step_share=0.5, guided_above=0.5),
-    "few-steps": Profile("a quarter of the steps, without guidance", step_share=0.25, unguided=True),
+    "few-steps": Profile("half the steps, without guidance", step_share=0.5, unguided=True),
 }
 """What ``fast=`` and ``--fast`` accept; all are lossless first."""
 

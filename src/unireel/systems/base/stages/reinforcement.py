@@ -37,11 +37,12 @@ class ReinforcementConfig:
     """What is drawn, how, and how much is learnt from it.
 
     A batch holds ``groups`` scenes of the first ``used_films`` of the cache, of the training split. Of each, ``drawn``
-    films are made of its plan by the policy, in ``steps`` steps without guidance, and the film itself joins them as one
-    that fulfils everything. ``given`` is the share of the scenes whose true first frame is given, with the plan of what
-    lies beyond it; for the others the policy draws one first frame, which all their films go on from. Every
-    ``picture_every``-th batch are first frames alone, of ``picture_groups`` scenes. Groups whose members fare all alike
-    teach nothing, and their places are taken by others. Every sample is learnt from at ``times`` flow times, drawn as in
+    films are made of its plan by the policy, in ``steps`` steps without guidance, and with ``restart`` drawn once more as
+    the model does; with ``truth`` the film itself joins them as one that fulfils everything. ``given`` is the share of
+    the scenes whose true first frame is given, with the plan of what lies beyond it; for the others the policy draws
+    one first frame, which all their films go on from. Every ``picture_every``-th batch are first frames alone, of
+    ``picture_groups`` scenes. Groups whose members fare all alike teach nothing, and their places are taken by others.
+    Every sample is learnt from at ``times`` flow times, the same for all of a scene and drawn as in
     :class:`~unireel.systems.base.stages.generator.GeneratorConfig`. ``strength`` is that of
     :func:`~unireel.flow.reinforcement.negative_aware_loss`. The policy is a running average of the trained weights
     with ``policy_decay``, which keeps them from running away from what was judged.
@@ -59,7 +60,7 @@ class ReinforcementConfig:
     times: int = 1
     steps: int = 4
     restart: bool = True
-    shift: float = 2.0
+    shift: float = 6.0
     uniform: float = 0.2
     strength: float = 1.0
     truth: bool = True

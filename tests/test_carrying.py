@@ -25,7 +25,11 @@ def further(untrained, tmp_path):
     shutil.copytree(untrained, folder)
     file = weights_file(folder / "transformer")
     torch.manual_seed(1)
-    save_file({key: each + 0.1 * torch.randn_like(each) for key, each in load_file(file).items()}, file, {"format": "pt"})
+    save_file(
+        {key: each + 0.1 * torch.randn_like(each) for key, each in load_file(file).items()},
+        file,
+        {"format": "pt"},
+    )
     return folder
 
 

@@ -55,7 +55,9 @@ def carry(model: Path, old: Path, new: Path, out: Path, like: Mapping[str, str])
         if own is None or first is None or then is None:
             continue
         tensors, known, become = load_file(own), load_file(first), load_file(then)
-        found = {key: moved_tensor(key, each, known.get(key), become.get(key)) for key, each in tensors.items()}
+        found = {
+            key: moved_tensor(key, each, known.get(key), become.get(key)) for key, each in tensors.items()
+        }
         if any(not torch.equal(found[key], each) for key, each in tensors.items()):
             save_file(found, own, {"format": "pt"})
             moved.append(name)
@@ -96,7 +98,9 @@ def moved_tensor(name: str, own: Tensor, old: Tensor | None, new: Tensor | None)
 
 def main() -> None:
     """Carry a model over from the command line."""
-    parser = argparse.ArgumentParser(description="Move a model's components to a base that was trained further.")
+    parser = argparse.ArgumentParser(
+        description="Move a model's components to a base that was trained further."
+    )
     parser.add_argument("model", help="folder or packaged model")
     parser.add_argument("out", type=Path, help="new folder")
     parser.add_argument("--old", required=True, help="the base that it went on from")

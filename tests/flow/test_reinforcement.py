@@ -1,5 +1,7 @@
 """Negative-aware fine-tuning: against closed forms, and on a flow whose good mode is known."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -23,7 +25,9 @@ def test_groups_that_fare_alike_teach_nothing():
 def test_true_data_joins_groups_that_have_something_to_learn():
     rewards = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.2, 0.2]])
     places, good = worth_learning(rewards, 8)
-    assert places.tolist() == [3, 4, 5, 6, 7, 8, 3, 4], "the group that is all right has no place; the first come again"
+    assert places.tolist() == [3, 4, 5, 6, 7, 8, 3, 4], (
+        "the group that is all right has no place; the first come again"
+    )
     assert (good[[0, 3, 4]] < 0.5).all() and (good[[1, 2, 5]] > 0.5).all()
     places, good = worth_learning(rewards, 4, truth=False)
     assert places.tolist() == [3, 4, 3, 4]
@@ -96,7 +100,7 @@ def says(network: nn.Module, state: torch.Tensor, time: torch.Tensor) -> torch.T
 @torch.no_grad()
 def drawn(network: nn.Module, count: int) -> torch.Tensor:
     state, times = torch.randn(count, 1), torch.linspace(1, 0, 17)
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         state = state + (then - now) * (state - says(network, state, now.expand(count))) / now
     return state
 

@@ -33,7 +33,13 @@ def folders(tmp_path_factory, model):
 
 
 def stage_of(folders, mixture=None, **settings) -> EditReinforcementStage:
-    data = {"films": str(folders / "films"), "film_count": 8, "edit_count": 8, "batch_size": 2, "picture_batch": 2}
+    data = {
+        "films": str(folders / "films"),
+        "film_count": 8,
+        "edit_count": 8,
+        "batch_size": 2,
+        "picture_batch": 2,
+    }
     shares = {"shares": {"v2v": 1.0, "i2i": 1.0}, "captions": 1.0}
     config = {
         "start_from": str(folders / "model"),

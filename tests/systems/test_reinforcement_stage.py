@@ -48,7 +48,9 @@ def stage_of(model, cache, **settings) -> ReinforcementStage:
 def test_a_true_film_gets_all_and_the_film_of_another_scene_less():
     some = scenes(3, 0, 12, 48, "train")
     frames = films(some)
-    own = [film_reward(film, scene, prompt_for(scene, 1).facts) for film, scene in zip(frames, some, strict=True)]
+    own = [
+        film_reward(film, scene, prompt_for(scene, 1).facts) for film, scene in zip(frames, some, strict=True)
+    ]
     assert np.mean([reward for reward, _ in own]) > 0.99
     other = zip(np.roll(frames, 1, axis=0), some, strict=True)
     rewards = [film_reward(film, scene, prompt_for(scene, 1).facts) for film, scene in other]
@@ -65,7 +67,9 @@ def test_first_frames_are_judged_by_what_they_can_show():
         picture_reward(other[0], film[0], scene)
         for other, film, scene in zip(np.roll(frames, 1, axis=0), frames, some, strict=True)
     ]
-    assert sum(right for _, right in wrong) <= 1  # two black backgrounds with nothing on them yet would be alike
+    assert (
+        sum(right for _, right in wrong) <= 1
+    )  # two black backgrounds with nothing on them yet would be alike
     assert np.mean([reward for reward, _ in wrong]) < 0.6
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 from unireel.backbones.fast import accelerate
@@ -37,7 +36,7 @@ class ReinforcementConfig:
     """What is drawn, how, and how much is learnt from it.
 
     A batch holds ``groups`` scenes of the first ``used_films`` of the cache, of the training split. Of each, ``drawn``
-    films are made of its plan by the policy, in ``steps`` steps without guidance, and with ``restart`` drawn once more as
+    films are made of its plan by the policy, in ``steps`` steps without guidance, with ``restart`` drawn once more as
     the model does; with ``truth`` the film itself joins them as one that fulfils everything. ``given`` is the share of
     the scenes whose true first frame is given, with the plan of what lies beyond it; for the others the policy draws
     one first frame, which all their films go on from. Every ``picture_every``-th batch are first frames alone, of
@@ -141,7 +140,9 @@ class ReinforcementStage(Stage):
             drawn = self._draw(batch, text)
             rewards, right = self._judge(batch, drawn)
         data = torch.cat([drawn, batch["latents"][:, None]], 1)  # (G, K + 1, C, T, h, w)
-        used, good = worth_learning(rewards, self.config.times * self.config.drawn * len(data), self.config.truth)
+        used, good = worth_learning(
+            rewards, self.config.times * self.config.drawn * len(data), self.config.truth
+        )
         loss, moved = self._flow(data.flatten(0, 1)[used], text, used // data.shape[1], good)
         kind = "picture" if data.shape[3] == 1 else "film"
         logs = {
@@ -228,4 +229,3 @@ class ReinforcementStage(Stage):
         pipeline = BasePipeline.from_pretrained(self.config.start_from)
         pipeline.transformer.load_state_dict(self.module["transformer"].state_dict())
         pipeline.save_pretrained(folder)
-

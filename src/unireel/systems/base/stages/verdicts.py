@@ -1,4 +1,4 @@
-"""What the World's checker says of what was drawn for known scenes, as rewards in [0, 1]: all or nothing, and in part."""
+"""What the World's checker says of what was drawn for known scenes, as rewards in [0, 1]."""
 
 from __future__ import annotations
 

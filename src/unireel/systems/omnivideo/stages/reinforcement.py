@@ -1,4 +1,4 @@
-"""Training the decoder of edits on verdicts: it edits films of the World, the checker judges them, it learns from that."""
+"""Training the decoder of edits on verdicts: it edits films, the checker judges them, it learns from that."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false
@@ -58,7 +58,9 @@ class EditReinforcementStage(FlowStage):
         super().__init__(config)
         model = self.model
         if model.editor is None or model.decoder.prediction != "data" or "editor" not in self.module:
-            raise UsageError("stage_config.train: verdicts teach a decoder of edits ('editor') that predicts data")
+            raise UsageError(
+                "stage_config.train: verdicts teach a decoder of edits ('editor') that predicts data"
+            )
         if set(config.mixture.shares) - set(EDITS):
             raise UsageError("stage_config.mixture.shares: verdicts are on edits, v2v and i2i")
         with as_matrices(self.module):

@@ -80,7 +80,11 @@ def run_command(argv: Sequence[str]) -> int:
     if chosen is not None and chosen not in COMMANDS:
         raise UsageError(f"there is no command '{chosen}'; commands are {', '.join(COMMANDS)}")
     parser = build_parser(chosen)
-    args = parser.parse_args(argv)
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit:
+        sys.stdout.flush()  # of the help, while a reader that has gone is still our matter
+        raise
     if args.command is None:
         parser.print_help(sys.stderr)
         return UsageError.exit_code

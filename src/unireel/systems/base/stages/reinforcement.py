@@ -145,7 +145,7 @@ class ReinforcementStage(Stage):
         )
         loss, moved = self._flow(data.flatten(0, 1)[used], text, used // data.shape[1], good)
         kind = "picture" if data.shape[3] == 1 else "film"
-        logs = {
+        logs: dict[str, Tensor | float] = {
             f"{kind}_reward": rewards.mean(),
             f"{kind}_right": right.mean(),
             "telling": (rewards.amin(1) < 1).float().mean(),

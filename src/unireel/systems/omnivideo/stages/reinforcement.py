@@ -1,7 +1,8 @@
 """Training the decoder of edits on verdicts: it edits films, the checker judges them, it learns from that."""
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
+# pyright: reportOptionalSubscript=false
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ class EditReinforcementStage(FlowStage):
     def __init__(self, config: EditReinforcementConfig) -> None:
         super().__init__(config)
         model = self.model
-        if model.editor is None or model.decoder.prediction != "data" or "editor" not in self.module:
+        if model.editor is None or model.decoder.prediction != "data" or "editor" not in config.train:
             raise UsageError(
                 "stage_config.train: verdicts teach a decoder of edits ('editor') that predicts data"
             )

@@ -36,12 +36,13 @@ def carry(model: Path, old: Path, new: Path, out: Path, like: Mapping[str, str])
         The components that moved.
 
     Raises:
-        UserError: ``model`` or ``old`` is no model.
+        UserError: ``model`` is no model, or one of its tensors does not hold the base's.
         UsageError: ``out`` exists.
     """
     if out.exists():
         raise UsageError(f"'{out}' exists; choose another folder")
-    card, shared = read_card(model), read_card(model).get("shares")
+    card = read_card(model)
+    shared = card.pop("shares", None)
     names = {each.name for each in model.iterdir() if each.is_dir()}
     names |= {each.name for each in find_model(shared).iterdir() if each.is_dir()} if shared else set()
     moved = []
@@ -61,8 +62,7 @@ def carry(model: Path, old: Path, new: Path, out: Path, like: Mapping[str, str])
         if any(not torch.equal(found[key], each) for key, each in tensors.items()):
             save_file(found, own, {"format": "pt"})
             moved.append(name)
-    kept = {key: value for key, value in card.items() if key != "shares"}
-    (out / CARD).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    (out / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return moved
 
 

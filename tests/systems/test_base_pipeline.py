@@ -95,9 +95,13 @@ def test_every_component_survives_a_round_trip(model, tmp_path):
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before), name
     assert copy.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+    # On some processors a product's last bit depends on where its operands lie, which differs in mapped files.
+    for each in (
+        each for name in ("vae", "text_encoder", "transformer") for each in getattr(copy, name).parameters()
+    ):
+        each.data = each.data.clone()
     one, two = (each.generate(PROMPT, seed=1, steps=2).frames for each in (model, copy))
-    # On some processors a product's last bit depends on where its operands lie in memory: a level of 255 is left.
-    assert np.abs(one.astype(int) - two).max() <= 1
+    assert np.array_equal(one, two)
     clip = render(sample_scene(0, 0, "test", size=48))
     assert model.ask(clip, "how many objects are there?") == copy.ask(clip, "how many objects are there?")
 

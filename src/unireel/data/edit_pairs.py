@@ -78,12 +78,18 @@ class EditPairs(FilmCache):
         progress: bool = True,
     ) -> None:
         sources = min(sources or len(films), len(films))
+        self._drawn = films, sources, seed
         folder = films.folder / f"edits-{count}-of-{sources}-fps-{fps}-{seed}"
         if not (folder / "cache.json").exists():
             _make(folder, films, count, sources, fps, seed, progress)
         super().__init__(folder)
         lines = (folder / "edits.jsonl").read_text(encoding="utf-8").splitlines()
         self.pairs = [EditPair(**json.loads(line)) for line in lines]
+
+    def edit(self, number: int) -> Edit:
+        """Edit ``number`` with the facts that it asks for, its target at the World's frame rate."""
+        films, sources, seed = self._drawn
+        return draw(films, sources, number, seed)[1]
 
 
 def draw(films: FilmCache, sources: int, number: int, seed: int) -> tuple[int, Edit]:

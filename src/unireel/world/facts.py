@@ -12,6 +12,8 @@ from unireel.world.sampling import relation
 from unireel.world.scene import Event, Object, Scene
 
 KINDS = ("count", "object", "size", "motion", "background", "camera", "style", "relation", "order")
+DYNAMIC_KINDS = ("motion", "order", "camera")
+"""Kinds of facts that one frame cannot show."""
 STILL = "still"
 ORDER_GAP = 2
 """Least number of frames between two starts that are said to be one before the other."""

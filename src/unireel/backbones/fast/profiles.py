@@ -63,11 +63,10 @@ def speed_up(pipeline: Any, profile: str = LOSSLESS) -> Acceleration:
     if profile not in PROFILES:
         raise UsageError(f"there is no profile '{profile}'; accepted: {', '.join(PROFILES)}")
     own = PROFILES[profile]
-    if (own.guided_above or own.cache or own.unguided) and getattr(
-        pipeline, "guidance_interval", None
-    ) is None:
+    guides = bool(own.guided_above or own.unguided)
+    if (guides or own.cache) and getattr(pipeline, "guidance_interval", None) is None:
         raise UsageError(f"'{profile}' does not act on {type(pipeline).__name__}, whose sampler is another")
-    if (own.guided_above or own.unguided) and pipeline.config["guidance"] == 1.0:
+    if guides and pipeline.config["guidance"] == 1.0:
         raise UsageError(f"'{profile}' does not act on this model: it makes films without guidance")
     acceleration = accelerate(pipeline, "auto")
     if own.step_share < 1:

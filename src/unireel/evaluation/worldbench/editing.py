@@ -16,8 +16,7 @@ from unireel.evaluation.quality import psnr
 from unireel.evaluation.worldbench.generation import check_films, fact_lines
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Model, Outcome, Record, Task
-from unireel.world.checker import check, describe
-from unireel.world.checker.verdict import scene_facts
+from unireel.world.checker import check, describe, untouched_facts
 from unireel.world.edits import OPERATIONS, Edit, edit_for
 from unireel.world.facts import Fact
 from unireel.world.render import render
@@ -54,8 +53,7 @@ class EditItem:
     @property
     def untouched(self) -> tuple[Fact, ...]:
         """What is true of the film before the edit and of the one that is asked for."""
-        before = {fact for _, fact in scene_facts(self.edit.source)}
-        return tuple(fact for _, fact in scene_facts(self.edit.target) if fact in before)
+        return untouched_facts(self.edit.source, self.edit.target)
 
 
 class Edits(Task):

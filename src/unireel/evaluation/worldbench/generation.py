@@ -17,7 +17,7 @@ from unireel.evaluation.quality import psnr
 from unireel.evaluation.worldbench.setting import Setting
 from unireel.evaluation.worldbench.task import Exhibit, Model, Outcome, Record, Task
 from unireel.world.checker import check, describe
-from unireel.world.facts import KINDS
+from unireel.world.facts import DYNAMIC_KINDS, KINDS
 from unireel.world.language import Prompt, prompt_for
 from unireel.world.render import render_frames
 from unireel.world.sampling import CATEGORIES, MIXTURE
@@ -26,9 +26,6 @@ from unireel.world.scene import CLIP_FRAMES, Scene
 OVERALL = "overall"
 KEPT_DB = 30.0
 """Least PSNR in dB between the given first frame and that of the film for the frame to be kept."""
-
-DYNAMIC_KINDS = ("motion", "order", "camera")
-"""Kinds of facts that one frame cannot show."""
 
 
 @dataclass(frozen=True)

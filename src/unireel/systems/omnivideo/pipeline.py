@@ -395,7 +395,7 @@ class OmniVideo(BasePipeline):
         encoded = self._encoded(films)
         state = self.latents(requests, noise, sampling, plans, negative_prompt, first, on_step, encoded)
         frames = (
-            state if output_type == "latent" else as_output(self._shown(state, films, encoded), output_type)
+            state if output_type == "latent" else as_output(self.shown(state, films, encoded), output_type)
         )
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
@@ -534,7 +534,7 @@ class OmniVideo(BasePipeline):
             state = self.latents(
                 requests[part], noise, sampling, plans[part], negative, given, report, source
             )
-            clips += [Clip(film, FPS) for film in to_frames(self._shown(state, films, source))]
+            clips += [Clip(film, FPS) for film in to_frames(self.shown(state, films, source))]
         return clips
 
     @torch.no_grad()
@@ -586,7 +586,7 @@ class OmniVideo(BasePipeline):
     def _encoded(self, films: Tensor | None) -> Tensor | None:
         return None if films is None else encode(self.vae, films)
 
-    def _shown(self, state: Tensor, films: Tensor | None, source: Tensor | None) -> Tensor:
+    def shown(self, state: Tensor, films: Tensor | None, source: Tensor | None) -> Tensor:
         """Pixels (B, 3, F, H, W) in [-1, 1] of the latents ``state``; where they show what ``films``, whose latents
         ``source`` are, show as well, these."""
         pixels, within = decode(self.vae, state), self.settings.blend

@@ -2,7 +2,16 @@
 
 from unireel.world.checker.observation import Observation, SeenObject
 from unireel.world.checker.observe import observe
-from unireel.world.checker.verdict import CATEGORIES, Verdict, agrees, check, describe, scene_facts, shows
+from unireel.world.checker.verdict import (
+    CATEGORIES,
+    Verdict,
+    agrees,
+    check,
+    describe,
+    scene_facts,
+    shows,
+    untouched_facts,
+)
 
 __all__ = [
     "CATEGORIES",
@@ -15,4 +24,5 @@ __all__ = [
     "observe",
     "scene_facts",
     "shows",
+    "untouched_facts",
 ]

@@ -106,6 +106,12 @@ def scene_facts(scene: Scene) -> list[tuple[str, Fact]]:
     return facts + _pair_facts(scene, names)
 
 
+def untouched_facts(source: Scene, target: Scene) -> tuple[Fact, ...]:
+    """What is true of ``source`` and still of ``target``, an edit of it."""
+    before = {fact for _, fact in scene_facts(source)}
+    return tuple(fact for _, fact in scene_facts(target) if fact in before)
+
+
 def _pair_facts(scene: Scene, names: list[Referent]) -> list[tuple[str, Fact]]:
     """Relations and orders between objects whose names are unique."""
     unique = [i for i, name in enumerate(names) if sum(name.matches(each) for each in scene.objects) == 1]

@@ -84,8 +84,7 @@ class ReinforcementStage(Stage):
         transformer = pipeline.transformer
         policy = deepcopy(transformer).requires_grad_(False)
         transformer.set_attn_processor(MatmulAttention())
-        self._patch = transformer.config.patch_size[1]
-        self._tokens = (self.latents.shape[-1] // self._patch) ** 2
+        self._tokens = (self.latents.shape[-1] // transformer.config.patch_size[1]) ** 2
         embed_times_by_frame(transformer, self._tokens)
         self.module = nn.ModuleDict({"transformer": transformer, "policy": policy})
         # What draws: the policy in the machine's fastest precision, renewed before every batch.
@@ -188,7 +187,7 @@ class ReinforcementStage(Stage):
         return made.unflatten(0, (groups, count))
 
     def _judge(self, batch: Any, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """Rewards (G, K) and whether all that was asked for holds."""
+        """Rewards (G, K) of what was drawn, (G, K, C, T, h, w), and whether all that was asked for holds, (G * K,)."""
         frames = to_frames(decode(self._drawer.vae, drawn.flatten(0, 1)))
         verdicts = []
         for number, film in enumerate(frames):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from unireel.clip import Clip
-from unireel.world.checker import observe, scene_facts
+from unireel.world.checker import observe, scene_facts, untouched_facts
 from unireel.world.edits import Edit
-from unireel.world.facts import Fact
+from unireel.world.facts import DYNAMIC_KINDS, Fact
 from unireel.world.scene import FPS, Scene
-
-MOVING_KINDS = ("motion", "order", "camera")
 
 
 def film_reward(frames: np.ndarray, scene: Scene, asked: tuple[Fact, ...]) -> tuple[float, bool]:
@@ -35,7 +33,7 @@ def picture_reward(frame: np.ndarray, truth: np.ndarray, scene: Scene) -> tuple[
     Objects that appear later are not asked for.
     """
     seen, true = observe(Clip(frame[None], FPS)), observe(Clip(truth[None], FPS))
-    facts = [fact for _, fact in scene_facts(scene) if fact.kind not in MOVING_KINDS and true.holds(fact)]
+    facts = [fact for _, fact in scene_facts(scene) if fact.kind not in DYNAMIC_KINDS and true.holds(fact)]
     held = [bool(seen.holds(fact)) for fact in facts]
     right = all(held) and len(seen.objects) == len(true.objects)
     return 0.5 * right + 0.5 * (float(np.mean(held)) if held else float(right)), right
@@ -45,8 +43,7 @@ def edit_reward(frames: np.ndarray, edit: Edit) -> tuple[float, bool]:
     """The same of an edited film, uint8 (F, H, W, 3): a quarter each for the shares of what was asked for, and of what
     was true before and should be still."""
     seen = observe(Clip(frames, FPS))
-    before = {fact for _, fact in scene_facts(edit.source)}
-    untouched = [fact for _, fact in scene_facts(edit.target) if fact in before]
+    untouched = untouched_facts(edit.source, edit.target)
     asked, kept = ([bool(seen.holds(fact)) for fact in facts] for facts in (edit.facts, untouched))
     right = all(asked) and all(kept)
     return 0.5 * right + 0.25 * float(np.mean(asked)) + 0.25 * float(np.mean(kept or [True])), right

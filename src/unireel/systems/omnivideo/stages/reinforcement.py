@@ -2,7 +2,7 @@
 
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
-# pyright: reportOptionalSubscript=false
+# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from unireel.backbones.low_rank import as_matrices
-from unireel.backbones.vae import decode
 from unireel.backbones.wan import MatmulAttention, embed_times_by_frame
-from unireel.data.edit_pairs import draw
 from unireel.data.world import to_frames, to_pixels
 from unireel.errors import UsageError
 from unireel.flow.matching import interpolate, sample_times
@@ -26,7 +24,6 @@ from unireel.systems.omnivideo.context import Context
 from unireel.systems.omnivideo.decoder import Decoder
 from unireel.systems.omnivideo.guidance import FULL
 from unireel.systems.omnivideo.sampling import Sampling, integrate
-from unireel.systems.omnivideo.sources import blended
 from unireel.systems.omnivideo.speech import Request
 from unireel.systems.omnivideo.stages.flow import FlowConfig, FlowStage
 from unireel.systems.omnivideo.stages.mixture import EDITS, Sample
@@ -120,14 +117,13 @@ class EditReinforcementStage(FlowStage):
         return integrate(velocity, noise, sampling.steps, sampling.shift, first)
 
     def _judge(self, samples: list[Sample], source: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """Rewards (G, K) of edited films (G, K, C, T, h, w), and which of them are right."""
-        model, films = self.model, self.mixture.seen
+        """Rewards (G, K) of edited films (G, K, C, T, h, w), and which of them are right, (G * K,)."""
         verdicts = []
         for number, sample in enumerate(samples):
-            shown = to_pixels(sample.source[None]).to(drawn.device)
-            pixels, known = decode(model.vae, drawn[number]), decode(model.vae, source[number : number + 1])
-            frames = to_frames(blended(pixels.float(), known.float(), shown, model.settings.blend))
-            _, edit = draw(films, self.mixture.count, sample.place, 0)
+            seen = to_pixels(sample.source[None]).to(drawn.device)
+            with torch.autocast(self.device.type, enabled=False):
+                frames = to_frames(self.model.shown(drawn[number], seen, source[number : number + 1]))
+            edit = self.mixture.edits.edit(sample.place)
             if len(frames[0]) == 1:
                 truth = render_frames(edit.target)[0]
                 verdicts += [picture_reward(each[0], truth, edit.target) for each in frames]

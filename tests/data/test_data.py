@@ -3,6 +3,8 @@
 # Modules of torch and of the model libraries are typed too loosely for these rules.
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from unireel.data.cache import CacheConfig, FilmCache, build, epoch_order, scene_of
 from unireel.data.targets import CELL_TARGETS, FILM_TARGETS, cell_targets, film_targets, latent_groups
 from unireel.errors import UserError
+from unireel.world.language import rounded
 from unireel.world.render import render_frames
 from unireel.world.scene import Event, Object, Scene
 from unireel.world.splits import split_of
@@ -27,6 +30,27 @@ def test_a_cache_holds_what_the_renderer_draws(tmp_path):
         assert np.array_equal(films.frames[index], render_frames(films.scene(index)))
     with pytest.raises(UserError, match="choose another folder"):
         build(tmp_path / "films", CacheConfig(count=7, size=32), progress=False)
+
+
+def test_films_of_a_rounded_cache_have_the_numbers_of_their_plans(tmp_path):
+    config = CacheConfig(count=6, size=48, rounded=True)
+    build(tmp_path / "films", config, progress=False)
+    films, plain = FilmCache(tmp_path / "films"), CacheConfig(count=6, size=48)
+    for index in range(6):
+        scene = films.scene(index)
+        assert scene == rounded(scene_of(plain, index), places=index % 2 == 0)
+        assert np.array_equal(films.frames[index], render_frames(scene))
+    with pytest.raises(UserError, match="choose another folder"):
+        build(tmp_path / "films", plain, progress=False)
+
+
+def test_a_cache_from_before_an_option_is_one_without_it(tmp_path):
+    build(tmp_path, CacheConfig(count=2, size=32), progress=False)
+    made_from = json.loads((tmp_path / "cache.json").read_text())
+    del made_from["rounded"]
+    (tmp_path / "cache.json").write_text(json.dumps(made_from))
+    build(tmp_path, CacheConfig(count=2, size=32), progress=False)
+    assert len(FilmCache(tmp_path)) == 2
 
 
 def test_an_unfinished_cache_is_refused_and_made_anew(tmp_path):

@@ -16,10 +16,11 @@ from unireel.world.language import (
     plan_numbers,
     prompt_for,
     read_plan,
+    rounded,
     unknown_words,
     words,
 )
-from unireel.world.sampling import CATEGORIES, sample_scene
+from unireel.world.sampling import CATEGORIES, is_placed, sample_scene
 from unireel.world.scene import SHAPES, Camera, Event, Object, Scene
 
 SCENES = [sample_scene(3, i, "train", size=48) for i in range(300)]
@@ -60,6 +61,34 @@ def test_plans_of_every_category_are_read_back(category):
         for one, two in zip(read.objects, scene.objects, strict=True):
             assert abs(one.x - two.x) <= 2.36 and abs(one.y - two.y) <= 2.36
         assert read_plan(beyond_first_frame(plan)) is not None
+
+
+def test_what_appears_later_is_not_shown_by_a_first_frame():
+    plan = "plain style, sand background, camera still. small red star at three seven appears at five."
+    assert beyond_first_frame(plan) == plan
+
+
+def test_rounded_scenes_are_what_their_plans_say():
+    as_they_were = 0
+    for scene in SCENES:
+        exact, moving = rounded(scene), rounded(scene, places=False)
+        for each in (exact, moving):
+            assert plan_for(each) == plan_for(scene) and each.signature() == scene.signature()
+            assert is_placed(each) and all(
+                one.end - one.start >= two.end - two.start
+                for one, two in zip(_events(each), _events(scene), strict=True)
+            )
+        assert [(each.x, each.y) for each in moving.objects] == [(each.x, each.y) for each in scene.objects]
+        assert rounded(exact) == exact and rounded(moving, places=False) == moving
+        read = read_plan(plan_for(scene))
+        assert read is not None
+        assert exact == read or not is_placed(read)
+        as_they_were += moving is scene and bool(_events(scene))
+    assert as_they_were < 0.1 * len(SCENES)
+
+
+def _events(scene: Scene) -> list[Event]:
+    return [event for each in scene.objects for event in each.events]
 
 
 def test_a_plan_fulfils_the_prompt_it_was_made_for():

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from unireel.errors import UserError
+from unireel.world.language import rounded
 from unireel.world.render import render_frames
 from unireel.world.sampling import CATEGORIES, MIXTURE, sample_scene
 from unireel.world.scene import CLIP_FRAMES, Scene
@@ -25,12 +26,15 @@ from unireel.world.scene import CLIP_FRAMES, Scene
 @dataclass(frozen=True)
 class CacheConfig:
     """``count`` films of the train split on a canvas of side ``size``; ``special`` is the share of films drawn from the
-    categories in turn instead of the mixture, so that rare kinds (groups of two, relations, order) are learned too."""
+    categories in turn instead of the mixture, so that rare kinds (groups of two, relations, order) are learned too.
+    ``rounded`` films move and act by the numbers of their plans, and in every other one objects begin where the plan
+    says (:func:`~unireel.world.language.rounded`): a generator has nothing to guess then."""
 
     count: int = 40_000
     size: int = 48
     seed: int = 1
     special: float = 0.4
+    rounded: bool = False
 
 
 def scene_of(config: CacheConfig, index: int) -> Scene:
@@ -38,7 +42,8 @@ def scene_of(config: CacheConfig, index: int) -> Scene:
     turn = int((index + 1) * config.special) - int(index * config.special)
     number = int(index * config.special)
     category = CATEGORIES[number % len(CATEGORIES)] if turn else MIXTURE
-    return sample_scene(config.seed, index, "train", category, config.size)
+    scene = sample_scene(config.seed, index, "train", category, config.size)
+    return rounded(scene, places=index % 2 == 0) if config.rounded else scene
 
 
 def build(folder: Path, config: CacheConfig, progress: bool = True) -> None:
@@ -48,7 +53,7 @@ def build(folder: Path, config: CacheConfig, progress: bool = True) -> None:
         UserError: the folder holds a cache made from another configuration.
     """
     if (folder / "cache.json").exists():
-        found = json.loads((folder / "cache.json").read_text())
+        found = asdict(CacheConfig(**json.loads((folder / "cache.json").read_text())))
         if found != asdict(config):
             raise UserError(
                 f"{folder} is a cache made with {found}; wanted {asdict(config)}: choose another folder"
@@ -107,8 +112,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=CacheConfig.count)
     parser.add_argument("--size", type=int, default=CacheConfig.size)
     parser.add_argument("--seed", type=int, default=CacheConfig.seed)
+    parser.add_argument("--rounded", action="store_true", help="films with exactly the numbers of their plans")
     args = parser.parse_args()
-    build(args.folder, CacheConfig(count=args.count, size=args.size, seed=args.seed))
+    build(args.folder, CacheConfig(count=args.count, size=args.size, seed=args.seed, rounded=args.rounded))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from unireel.world.language.plans import (
     plan_numbers,
     plan_worth,
     read_plan,
+    rounded,
 )
 from unireel.world.language.prompts import Prompt, prompt_for
 from unireel.world.language.questions import (
@@ -62,6 +63,7 @@ __all__ = [
     "read",
     "read_plan",
     "repeated_names",
+    "rounded",
     "sample_question",
     "unknown_words",
     "vocabulary",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -48,6 +49,8 @@ _AMOUNTS = {"circle": 8 / 64, "jump": 11 / 64, "shake": 3 / 64}
 """Orbit radius, height and swing that a plan leaves out, in canvas sides."""
 _ZOOMS = {"zooms in": 1.3, "zooms out": 0.75}
 _PAN = 12 / 64
+
+_APPEARS = verb_phrase("appear")
 
 _any = "|".join
 _number = f"(?:{_any(TENTHS)})"
@@ -104,9 +107,15 @@ def plan_numbers(figure: Object, scene: Scene) -> tuple[float, ...]:
 
 
 def beyond_first_frame(plan: str) -> str:
-    """``plan`` without what a given first frame shows: places and sizes. Moves have a distance instead ("for four")."""
+    """``plan`` without what a given first frame shows: places and sizes. Moves have a distance instead ("for four").
+
+    What appears later is not shown and keeps both.
+    """
     clauses = []
     for clause in plan.split(". "):
+        if f" {_APPEARS} at " in clause:
+            clauses.append(clause)
+            continue
         clause = _SIZE.sub("", clause)
         at = _AT.search(clause)
         if at:
@@ -145,6 +154,24 @@ def clauses_after(source: Scene, target: Scene) -> list[PlanClause]:
 def plan_after(source: Scene, target: Scene) -> str:
     """The plan of ``target``, an edit of ``source``, in the order of :func:`clauses_after`."""
     return plan_for(target, [clause.target for clause in clauses_after(source, target)])
+
+
+def rounded(scene: Scene, places: bool = True) -> Scene:
+    """``scene`` with the numbers that its plan says, so that the plan (and the first frame) leaves nothing open.
+
+    Where objects are not apart any more with those, their places stay as they were, or else the whole scene does.
+
+    Args:
+        places: whether objects begin at the places of the plan too, not only move and act by it.
+    """
+    read = read_plan(plan_for(scene), scene.size, scene.frames)
+    if read is None:
+        return scene
+    moved = tuple(
+        replace(figure, events=said.events) for figure, said in zip(scene.objects, read.objects, strict=True)
+    )
+    kept = replace(scene, objects=moved, camera=read.camera)
+    return next((each for each in ((read, kept) if places else (kept,)) if is_placed(each)), scene)
 
 
 def read_plan(plan: str, size: int = 48, frames: int = CLIP_FRAMES) -> Scene | None:
@@ -239,6 +266,13 @@ def _figure(clause: str, size: int, frames: int) -> Object:
     return Object(shape, colour, how_large or SIZES[0], place[0], place[1], tuple(events))
 
 
+def _frames_at(said: str, frames: int) -> list[int]:
+    """The frames that a plan calls ``said``, or the one that comes nearest."""
+    wanted = TENTHS.index(said)
+    named = [frame for frame in range(frames) if tenth(frame, frames - 1) == wanted]
+    return named or [round(wanted * (frames - 1) / 10)]
+
+
 def _event(text: str, place: tuple[float, float], size: int, frames: int) -> Event:
     read = _EVENT.fullmatch(text)
     if not read or read[1] not in MOTIONS:
@@ -250,7 +284,8 @@ def _event(text: str, place: tuple[float, float], size: int, frames: int) -> Eve
         first = round(TENTHS.index(moment) * (frames - 1) / 10 - length / 2)
         last = first + length
     else:
-        first, last = (round(TENTHS.index(each) * (frames - 1) / 10) for each in (start, end))
+        # No shorter than the event that was told.
+        first, last = _frames_at(start, frames)[0], _frames_at(end, frames)[-1]
     amount, unit = _AMOUNTS.get(action, 0.0) * size, (size - 1) / 10
     if distance:
         amount = TENTHS.index(distance) * unit

@@ -42,6 +42,7 @@ from unireel.world.language import (
     plan_for,
     plan_numbers,
     prompt_for,
+    rounded,
     vocabulary,
 )
 from unireel.world.sampling import sample_scene
@@ -56,7 +57,9 @@ class GeneratorConfig:
     """Sizes of the model and what it sees.
 
     A transformer of ``start_from`` with half the ``heads`` is widened (:mod:`unireel.backbones.widen`); otherwise its
-    own sizes hold. Of the ``film_count`` cached films the first ``used_films`` are encoded and trained on.
+    own sizes hold. Of the ``film_count`` cached films the first ``used_films`` are encoded and trained on. With
+    ``rounded`` they have exactly the numbers of their plans (:func:`~unireel.world.language.rounded`), pictures also in
+    where objects lie: a plan says tenths, and what lies between them would have to be settled from noise.
     ``text_batches`` micro-batches of ``text_batch`` prompts come first and teach the text encoder alone, then
     ``picture_batches`` of ``picture_batch`` first frames (a fifth of the tokens), then batches of ``batch_size`` films,
     every ``picture_every``-th of them pictures again. ``plans`` is the share of prompts that are plans
@@ -74,6 +77,7 @@ class GeneratorConfig:
     films: str = "cache/films-48"
     film_count: int = 40_000
     used_films: int = 40_000
+    rounded: bool = False
     size: int = 48
     vae: str = "runs/pocket/autoencoder-whole/export/vae"
     width: int = 128
@@ -118,11 +122,16 @@ class GeneratorStage(Stage):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__(config)
-        build(Path(config.films), CacheConfig(config.film_count, config.size))
+        build(Path(config.films), CacheConfig(config.film_count, config.size, rounded=config.rounded))
         self.films = FilmCache(config.films)
         self.vae = AutoencoderKLCosmos.from_pretrained(config.vae).eval().requires_grad_(False)
         self.lessons = Lessons(self.films)
         self.latents = latents_of(self.films, self.vae, config.used_films)
+        self._placed = [
+            number
+            for number in range(len(self.latents) if config.rounded else 0)
+            if rounded(scene := self.films.scene(number)) == scene
+        ]
         self.tokenizer = word_tokenizer(vocabulary())
         if config.start_from:
             text_encoder = UMT5EncoderModel.from_pretrained(Path(config.start_from) / "text_encoder").float()
@@ -204,7 +213,8 @@ class GeneratorStage(Stage):
         kind = self._kind(index)
         count = {"text": own.text_batch, "picture": own.picture_batch, "film": own.batch_size}[kind]
         order = own.data_seed + ("film", "picture", "text").index(kind)
-        places = [epoch_order(order, len(self.latents), index * count + i) for i in range(count)]
+        among = self._placed if kind == "picture" and own.rounded else range(len(self.latents))
+        places = [among[epoch_order(order, len(among), index * count + i)] for i in range(count)]
         random = np.random.default_rng([own.data_seed, index])
         scenes = [self.films.scene(place) for place in places]
         clean = random.random(count) < (own.clean_first if kind == "film" else 0.0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from unireel.backbones.linear_start import linear_start
-from unireel.backbones.vae import decode, encode, latent_frames, pocket_autoencoder
+from unireel.backbones.vae import STILL_SHOWN, decode, encode, latent_frames, pocket_autoencoder
 from unireel.data.world import changing, films, foreground, psnr, scenes, to_frames, to_pixels
 
 
@@ -100,3 +100,21 @@ def test_foreground_and_changing_follow_the_ground_truth():
     changed = changing(frames)[0]
     assert not changed[0].any() and not changed[1:5].any()
     assert changed[5:9, 24, 24].all() and not changed[5:9, 2, 2].any()
+
+
+@torch.no_grad()
+def test_what_is_lost_of_a_given_first_frame_is_given_back_where_the_film_still_shows_it(started):
+    vae, pixels = started
+    film = pixels[:2].clone()
+    film[:, :, 1:] = film[:, :, :1]  # nothing moves...
+    film[:, :, 9:, 16:, 16:] = torch.where(film[:, :, :1, 16:, 16:] > 0, -1.0, 1.0)  # ...but a corner turns over
+    latents = encode(vae, film)
+    plain, mended = decode(vae, latents), decode(vae, latents, film[:, :, :1])
+    assert torch.allclose(mended[:, :, 0], film[:, :, 0], atol=1e-6)
+    away = (plain - plain[:, :, :1]).abs().amax(1)
+    still, changed = (slice(None), slice(9, None), slice(None, 8), slice(None, 8)), away > STILL_SHOWN
+    assert (mended - film).movedim(1, -1)[still].square().mean() < 0.7 * (plain - film).movedim(1, -1)[
+        still
+    ].square().mean()
+    assert changed[:, 9:, 20:, 20:].float().mean() > 0.5
+    assert torch.equal(mended.movedim(1, -1)[changed], plain.movedim(1, -1)[changed])

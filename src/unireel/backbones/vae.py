@@ -9,8 +9,12 @@ Every diffusers video autoencoder whose configuration has ``latents_mean`` and `
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLCosmos
 from torch import Tensor, nn
+
+STILL_SHOWN = 0.25
+"""Difference of two pixels in [-1, 1] up to which they count as showing the same, see :func:`decode`."""
 
 
 def pocket_autoencoder(
@@ -42,10 +46,22 @@ def encode(vae: nn.Module, pixels: Tensor) -> Tensor:
     return (vae.encode(pixels).latent_dist.mode() - mean) / std
 
 
-def decode(vae: nn.Module, latents: Tensor) -> Tensor:
-    """Normalised latents (B, C, T, h, w) to pixels (B, 3, F, H, W) in [-1, 1] (clamped)."""
+def decode(vae: nn.Module, latents: Tensor, first: Tensor | None = None) -> Tensor:
+    """Normalised latents (B, C, T, h, w) to pixels (B, 3, F, H, W) in [-1, 1] (clamped).
+
+    Args:
+        first: first frames (B, 3, 1, H, W) in [-1, 1] that the films were made from. What the autoencoder lost of them
+            is given back, to the first frame wholly, and to later ones where they still look like that, the more the
+            more they do (up to a difference of :data:`STILL_SHOWN`, the largest of channels and neighbours).
+    """
     mean, std = statistics(vae, latents)
-    return vae.decode(latents * std + mean).sample.clamp(-1, 1)
+    pixels = vae.decode(latents * std + mean).sample.clamp(-1, 1)
+    if first is None:
+        return pixels
+    shown = pixels[:, :, :1]
+    apart = F.max_pool3d((pixels - shown).abs().amax(1, keepdim=True), (1, 3, 3), 1, padding=(0, 1, 1))
+    lost = first.to(pixels) - shown
+    return (pixels + lost * (1 - apart / STILL_SHOWN).clamp_min(0)).clamp(-1, 1)
 
 
 def latent_frames(frames: int, compression: int = 4) -> int:

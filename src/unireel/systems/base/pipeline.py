@@ -225,7 +225,7 @@ class BasePipeline(DiffusionPipeline):
             prompts = self.extend(prompts, generator, placed=image is None)
         text, empty = self.encode_prompt(prompts)
         # 4. Encode the first frames
-        first = None if image is None else self._encode_images(image, len(prompts), num_videos_per_prompt)
+        pictures, first = self._given(image, len(prompts), num_videos_per_prompt)
         # 5. Integrate the flow, of the first frame alone before the film's if there are two stages
         integrate = partial(
             sample,
@@ -245,12 +245,20 @@ class BasePipeline(DiffusionPipeline):
         on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
         state = integrate(noise, first=first, on_step=on_step)
         # 6. Decode
-        frames = self.decoded(state, output_type)
+        frames = self.decoded(state, output_type, pictures)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def decoded(self, latents: Tensor, output_type: Literal["np", "pt", "pil", "latent"]) -> Any:
-        """Films of normalised ``latents`` (B, C, T, h, w) in one of the forms that :meth:`__call__` returns."""
-        return latents if output_type == "latent" else as_output(decode(self.vae, latents), output_type)
+    def decoded(
+        self,
+        latents: Tensor,
+        output_type: Literal["np", "pt", "pil", "latent"],
+        first: Tensor | None = None,
+    ) -> Any:
+        """Films of normalised ``latents`` (B, C, T, h, w) in one of the forms that :meth:`__call__` returns, made from
+        the pictures ``first`` (B, 3, 1, H, W), see :func:`~unireel.backbones.vae.decode`."""
+        if output_type == "latent":
+            return latents
+        return as_output(decode(self.vae, latents, first), output_type)
 
     def extend(
         self,
@@ -481,14 +489,18 @@ class BasePipeline(DiffusionPipeline):
             return torch.stack([torch.randn(shape, generator=each) for each in generator])
         return torch.randn((count, *shape), generator=generator)
 
-    def _encode_images(self, image: Any, count: int, copies: int) -> Tensor:
-        """First latent frames (B, C, 1, h, w) of one image for all, or of one image for each prompt."""
+    def _given(self, image: Any, count: int, copies: int = 1) -> tuple[Tensor | None, Tensor | None]:
+        """First frames (B, 3, 1, H, W) in [-1, 1] and their latents (B, C, 1, h, w), of one image for all or of one for
+        each prompt; None of none."""
+        if image is None:
+            return None, None
         images = list(image) if isinstance(image, list | tuple) else [image] * (count // copies)
         if len(images) * copies != count:
             raise UsageError(f"{count // copies} prompts need one image or as many, got {len(images)}")
         clips = [Clip(np.asarray(each)[None], FPS).resized(self.size, self.size) for each in images]
         pixels = to_pixels(np.stack([clip.frames for clip in clips for _ in range(copies)]))
-        return encode(self.vae, pixels.to(self.device, self.vae.dtype))
+        pixels = pixels.to(self.device, self.vae.dtype)
+        return pixels, encode(self.vae, pixels)
 
 
 def save_component(part: Any, folder: Path, dtype: torch.dtype) -> None:

@@ -276,9 +276,8 @@ class OmniVideo(BasePipeline):
         if extend:
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
             requests = self._extended(requests, generators, placed=images is None)
-        first = None if images is None else self._encode_images(list(images), len(images), 1)
         plans = [""] * len(prompts)
-        return self._batches(requests, plans, seeds, frames, sampling, negative, batch_size, progress, first)
+        return self._batches(requests, plans, seeds, frames, sampling, negative, batch_size, progress, images)
 
     def edit(
         self,
@@ -389,14 +388,15 @@ class OmniVideo(BasePipeline):
         if extend_prompt and source is None:
             requests = self._extended(requests, generator, placed=image is None)
         plans = self._foreseen(requests, [None] * len(requests), extend_prompt and source is not None)
-        first = None if image is None else self._encode_images(image, len(requests), num_videos_per_prompt)
+        pictures, first = self._given(image, len(requests), num_videos_per_prompt)
         on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
         films = self._pixels(requests)
         encoded = self._encoded(films)
         state = self.latents(requests, noise, sampling, plans, negative_prompt, first, on_step, encoded)
-        frames = (
-            state if output_type == "latent" else as_output(self.shown(state, films, encoded), output_type)
-        )
+        if output_type == "latent":
+            frames: Any = state
+        else:
+            frames = as_output(self.shown(state, films, encoded, pictures), output_type)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
     # Understanding, thinking, talking
@@ -514,7 +514,7 @@ class OmniVideo(BasePipeline):
         negative: str,
         batch_size: int,
         progress: Progress | None,
-        first: Tensor | None,
+        images: Sequence[Any] | None,
     ) -> list[Clip]:
         starts = range(0, len(requests), batch_size)
         clips: list[Clip] = []
@@ -528,13 +528,13 @@ class OmniVideo(BasePipeline):
 
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
             noise = self._noise(len(generators), frames, generators)
-            given = None if first is None else first[part]
+            pictures, first = self._given(None if images is None else list(images[part]), len(generators))
             films = self._pixels(requests[part])
             source = self._encoded(films)
             state = self.latents(
-                requests[part], noise, sampling, plans[part], negative, given, report, source
+                requests[part], noise, sampling, plans[part], negative, first, report, source
             )
-            clips += [Clip(film, FPS) for film in to_frames(self.shown(state, films, source))]
+            clips += [Clip(film, FPS) for film in to_frames(self.shown(state, films, source, pictures))]
         return clips
 
     @torch.no_grad()
@@ -586,11 +586,14 @@ class OmniVideo(BasePipeline):
     def _encoded(self, films: Tensor | None) -> Tensor | None:
         return None if films is None else encode(self.vae, films)
 
-    def shown(self, state: Tensor, films: Tensor | None, source: Tensor | None) -> Tensor:
+    def shown(
+        self, state: Tensor, films: Tensor | None, source: Tensor | None, first: Tensor | None = None
+    ) -> Tensor:
         """Pixels (B, 3, F, H, W) in [-1, 1] of the latents ``state``; where they show what ``films``, whose latents
-        ``source`` are, show as well, these."""
-        pixels, within = decode(self.vae, state), self.settings.blend
-        if films is None or source is None or not within or self.profile.name == "released":
+        ``source`` are, show as well, these. ``first``: pictures that films were made from."""
+        within = 0.0 if self.profile.name == "released" else self.settings.blend
+        pixels = decode(self.vae, state, first if within else None)
+        if films is None or source is None or not within:
             return pixels
         return blended(pixels, decode(self.vae, source), films, within)
 

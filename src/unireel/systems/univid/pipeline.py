@@ -282,7 +282,7 @@ class UniVid(BasePipeline):
             part = slice(start, start + batch_size)
             generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
             noise = self._noise(len(generators), frames, generators)
-            first = None if images is None else self._encode_images(list(images[part]), len(generators), 1)
+            given, first = self._given(None if images is None else list(images[part]), len(generators))
             report = progress and partial(_report, progress, number * count, len(starts) * count)
             state = self.latents(
                 prompts[part],
@@ -297,7 +297,7 @@ class UniVid(BasePipeline):
                 heard[part],
                 report,
             )
-            clips += [Clip(film, FPS) for film in to_frames(decode(self.vae, state))]
+            clips += [Clip(film, FPS) for film in to_frames(decode(self.vae, state, given))]
         return clips
 
     @torch.no_grad()
@@ -331,11 +331,12 @@ class UniVid(BasePipeline):
         noise = self._noise(len(prompts), num_frames, generator) if latents is None else latents
         if extend_prompt:
             prompts = self._told(prompts, pictures, generator, images is None)
+        given, first = self._given(images, len(prompts))
         state = self.latents(
             prompts,
             noise,
             pictures,
-            None if images is None else self._encode_images(images, len(prompts), 1),
+            first,
             self.config["steps"] if num_inference_steps is None else num_inference_steps,
             self.config["guidance"] if guidance_scale is None else guidance_scale,
             alignment,
@@ -343,7 +344,7 @@ class UniVid(BasePipeline):
         )
         frames: Any = state
         if output_type != "latent":
-            films = to_frames(decode(self.vae, state))
+            films = to_frames(decode(self.vae, state, given))
             frames = (
                 [[Image.fromarray(frame) for frame in film] for film in films]
                 if output_type == "pil"

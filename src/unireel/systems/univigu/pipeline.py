@@ -309,10 +309,8 @@ class UniViguPipeline(BasePipeline):
         prompts = self.extend(prompts, generators, placed=images is None)
         context, empty = self.encode_prompt(prompts)
         noise = noise.to(self.device, context.dtype)
-        first = None
-        if images is not None:
-            first = self._encode_images(images, len(prompts), 1)
-        elif self.config["staged"] and frames > 1:
+        given, first = self._given(images, len(prompts))
+        if first is None and self.config["staged"] and frames > 1:
             picture = self(
                 prompts,
                 num_frames=1,
@@ -339,7 +337,7 @@ class UniViguPipeline(BasePipeline):
             generators,
             on_step,
         )
-        films = to_frames(decode(self.vae, latents))
+        films = to_frames(decode(self.vae, latents, given))
         captions = [
             self._statement(ids, odds, given, per_word)
             for ids, odds, given in zip(written.ids, written.probabilities, page.given, strict=True)

@@ -309,7 +309,7 @@ class UniViguPipeline(BasePipeline):
         prompts = self.extend(prompts, generators, placed=images is None)
         context, empty = self.encode_prompt(prompts)
         noise = noise.to(self.device, context.dtype)
-        given, first = self._given(images, len(prompts))
+        pictures, first = self._given(images, len(prompts))
         if first is None and self.config["staged"] and frames > 1:
             picture = self(
                 prompts,
@@ -337,7 +337,7 @@ class UniViguPipeline(BasePipeline):
             generators,
             on_step,
         )
-        films = to_frames(decode(self.vae, latents, given))
+        films = to_frames(decode(self.vae, latents, pictures))
         captions = [
             self._statement(ids, odds, given, per_word)
             for ids, odds, given in zip(written.ids, written.probabilities, page.given, strict=True)

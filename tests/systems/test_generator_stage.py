@@ -114,6 +114,19 @@ def test_pictures_come_first_and_every_so_often(folders):
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
+def test_pictures_of_a_rounded_stage_lie_where_their_plans_say(folders, tmp_path):
+    settings = {"films": str(tmp_path / "films"), "size": 48, "rounded": True, "plans": 1.0, "empty": 0.0}
+    stage = stage_of(folders, **settings)
+    picture, film = stage.batch(0), stage.batch(2)
+    there = picture["shapes"] >= 0
+    numbers = picture["numbers"][..., :2][there]
+    assert torch.allclose(numbers, numbers.round(), atol=1e-4)
+    shown = picture["states"][:, :, 0, 0][there]
+    assert torch.allclose(shown[:, :2], numbers * 4.7, atol=0.02)
+    others = film["numbers"][..., :2][film["shapes"] >= 0]
+    assert not torch.allclose(others, others.round(), atol=1e-2)  # films begin anywhere
+
+
 def test_it_learns_and_starts_from_what_it_exported(folders, tmp_path):
     stage = stage_of(folders, picture_batches=100)
     optimizer = torch.optim.AdamW(stage.module.parameters(), lr=3e-3)

@@ -117,7 +117,7 @@ def test_pictures_come_first_and_every_so_often(folders):
 def test_pictures_of_a_rounded_stage_lie_where_their_plans_say(folders, tmp_path):
     settings = {"films": str(tmp_path / "films"), "size": 48, "rounded": True, "plans": 1.0, "empty": 0.0}
     stage = stage_of(folders, **settings)
-    picture, film = stage.batch(0), stage.batch(2)
+    picture, film = stage.batch(0), stage.batch(3)
     there = picture["shapes"] >= 0
     numbers = picture["numbers"][..., :2][there]
     assert torch.allclose(numbers, numbers.round(), atol=1e-4)

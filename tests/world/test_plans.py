@@ -11,6 +11,7 @@ from unireel.world.language import (
     beyond_first_frame,
     clauses_after,
     in_order_of_mention,
+    is_exact,
     plan_after,
     plan_for,
     plan_numbers,
@@ -83,6 +84,7 @@ def test_rounded_scenes_are_what_their_plans_say():
         read = read_plan(plan_for(scene))
         assert read is not None
         assert exact == read or not is_placed(read)
+        assert is_exact(exact) == (exact == read)
         as_they_were += moving is scene and bool(_events(scene))
     assert as_they_were < 0.1 * len(SCENES)
 

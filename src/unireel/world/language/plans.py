@@ -174,6 +174,11 @@ def rounded(scene: Scene, places: bool = True) -> Scene:
     return next((each for each in ((read, kept) if places else (kept,)) if is_placed(each)), scene)
 
 
+def is_exact(scene: Scene) -> bool:
+    """Whether ``scene`` has exactly the numbers that its plan says, places too."""
+    return read_plan(plan_for(scene), scene.size, scene.frames) == scene
+
+
 def read_plan(plan: str, size: int = 48, frames: int = CLIP_FRAMES) -> Scene | None:
     """The scene that ``plan`` describes, as far as tenths say; None if it is no plan.
 

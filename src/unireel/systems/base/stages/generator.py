@@ -39,10 +39,10 @@ from unireel.training.stage import ParameterRule, Stage
 from unireel.world.language import (
     PLAN_WORDS,
     beyond_first_frame,
+    is_exact,
     plan_for,
     plan_numbers,
     prompt_for,
-    rounded,
     vocabulary,
 )
 from unireel.world.sampling import sample_scene
@@ -127,10 +127,10 @@ class GeneratorStage(Stage):
         self.vae = AutoencoderKLCosmos.from_pretrained(config.vae).eval().requires_grad_(False)
         self.lessons = Lessons(self.films)
         self.latents = latents_of(self.films, self.vae, config.used_films)
-        self._placed = [
+        self._exact = [
             number
             for number in range(len(self.latents) if config.rounded else 0)
-            if rounded(scene := self.films.scene(number)) == scene
+            if is_exact(self.films.scene(number))
         ]
         self.tokenizer = word_tokenizer(vocabulary())
         if config.start_from:
@@ -213,7 +213,7 @@ class GeneratorStage(Stage):
         kind = self._kind(index)
         count = {"text": own.text_batch, "picture": own.picture_batch, "film": own.batch_size}[kind]
         order = own.data_seed + ("film", "picture", "text").index(kind)
-        among = self._placed if kind == "picture" and own.rounded else range(len(self.latents))
+        among = self._exact if kind == "picture" and own.rounded else range(len(self.latents))
         places = [among[epoch_order(order, len(among), index * count + i)] for i in range(count)]
         random = np.random.default_rng([own.data_seed, index])
         scenes = [self.films.scene(place) for place in places]

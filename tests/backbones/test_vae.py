@@ -107,7 +107,9 @@ def test_what_is_lost_of_a_given_first_frame_is_given_back_where_the_film_still_
     vae, pixels = started
     film = pixels[:2].clone()
     film[:, :, 1:] = film[:, :, :1]  # nothing moves...
-    film[:, :, 9:, 16:, 16:] = torch.where(film[:, :, :1, 16:, 16:] > 0, -1.0, 1.0)  # ...but a corner turns over
+    film[:, :, 9:, 16:, 16:] = torch.where(
+        film[:, :, :1, 16:, 16:] > 0, -1.0, 1.0
+    )  # ...but a corner turns over
     latents = encode(vae, film)
     plain, mended = decode(vae, latents), decode(vae, latents, film[:, :, :1])
     assert torch.allclose(mended[:, :, 0], film[:, :, 0], atol=1e-6)

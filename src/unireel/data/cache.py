@@ -112,7 +112,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=CacheConfig.count)
     parser.add_argument("--size", type=int, default=CacheConfig.size)
     parser.add_argument("--seed", type=int, default=CacheConfig.seed)
-    parser.add_argument("--rounded", action="store_true", help="films with exactly the numbers of their plans")
+    parser.add_argument(
+        "--rounded", action="store_true", help="films with exactly the numbers of their plans"
+    )
     args = parser.parse_args()
     build(args.folder, CacheConfig(count=args.count, size=args.size, seed=args.seed, rounded=args.rounded))
 

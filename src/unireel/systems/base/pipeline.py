@@ -10,6 +10,7 @@ Made of ordinary components in ordinary folders: ``vae``, ``text_encoder``, ``to
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
@@ -35,7 +36,7 @@ from unireel.backbones.text import encode_text, tokenize
 from unireel.backbones.vae import decode, encode, latent_frames
 from unireel.backbones.wan import Prediction
 from unireel.clip import Clip
-from unireel.data.world import to_pixels
+from unireel.data.world import to_frames, to_pixels
 from unireel.errors import UsageError, UserError
 from unireel.flow.sampling import sample
 from unireel.hub import component
@@ -43,7 +44,7 @@ from unireel.systems.base.answering import Answer, Answerer, check_words
 from unireel.systems.base.verifying import Chosen, choose, shown_at_once, verify_each
 from unireel.world.facts import Fact
 from unireel.world.language import PLAN_WORDS, beyond_first_frame, parse, plan_worth, read_plan
-from unireel.world.scene import CLIP_FRAMES, FPS
+from unireel.world.scene import BACKGROUNDS, CLIP_FRAMES, FPS, STYLES
 
 CARD = "unireel.json"
 TEXT_LENGTH = PLAN_WORDS + 1
@@ -220,13 +221,15 @@ class BasePipeline(DiffusionPipeline):
         prompts = [each for each in prompts for _ in range(num_videos_per_prompt)]
         # 2. Draw the noise
         noise = self._noise(len(prompts), num_frames, generator) if latents is None else latents
-        # 3. Extend the prompts and encode them, and the empty one for guidance
+        # 3. Extend the prompts, encode the first frames, and the prompts with the empty one for guidance
+        said = prompts
         if extend_prompt:
             prompts = self.extend(prompts, generator, placed=image is None)
-        text, empty = self.encode_prompt(prompts)
-        # 4. Encode the first frames
         pictures, first = self._given(image, len(prompts), num_videos_per_prompt)
-        # 5. Integrate the flow, of the first frame alone before the film's if there are two stages
+        if extend_prompt and pictures is not None and self.planner is not None:
+            prompts = self._as_seen(said, prompts, pictures)
+        text, empty = self.encode_prompt(prompts)
+        # 4. Integrate the flow, of the first frame alone before the film's if there are two stages
         integrate = partial(
             sample,
             self.drawing,
@@ -244,7 +247,7 @@ class BasePipeline(DiffusionPipeline):
             first = integrate(noise[:, :, :1])
         on_step = callback_on_step_end and diffusers_callback(self, callback_on_step_end)
         state = integrate(noise, first=first, on_step=on_step)
-        # 6. Decode
+        # 5. Decode
         frames = self.decoded(state, output_type, pictures)
         return WanPipelineOutput(frames=frames) if return_dict else (frames,)
 
@@ -292,6 +295,22 @@ class BasePipeline(DiffusionPipeline):
                 if found > worth[i]:
                     plans[i], worth[i] = plan, found
         return plans if placed else [beyond_first_frame(each) for each in plans]
+
+    def _as_seen(self, prompts: Sequence[str], plans: Sequence[str], pictures: Tensor) -> list[str]:
+        """``plans`` with style and background as the video-language model sees them in the first frames ``pictures``
+        (B, 3, 1, H, W), where the prompts do not say them: the planner has not seen the pictures."""
+        seen = list(plans)
+        clips = [Clip(frames, FPS) for frames in to_frames(pictures)]
+        for kind, known in (("style", STYLES), ("background", tuple(BACKGROUNDS))):
+            asked = [i for i, each in enumerate(prompts) if all(fact.kind != kind for fact in parse(each))]
+            asked = [i for i in asked if read_plan(prompts[i]) is None and read_plan(plans[i]) is not None]
+            answers = self.ask_many([(clips[i], f"what is the {kind}?") for i in asked], judge=False)
+            for i, answer in zip(asked, answers, strict=True):
+                if answer.text in known:
+                    seen[i] = re.sub(
+                        rf"\b({'|'.join(known)}) {kind}\b", f"{answer.text} {kind}", seen[i], count=1
+                    )
+        return seen
 
     def encode_prompt(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """States of the prompts and of the empty prompt, both (B, L, D), padding zero."""

@@ -59,9 +59,20 @@ def decode(vae: nn.Module, latents: Tensor, first: Tensor | None = None) -> Tens
     if first is None:
         return pixels
     shown = pixels[:, :, :1]
-    apart = F.max_pool3d((pixels - shown).abs().amax(1, keepdim=True), (1, 3, 3), 1, padding=(0, 1, 1))
     lost = first.to(pixels) - shown
-    return (pixels + lost * (1 - apart / STILL_SHOWN).clamp_min(0)).clamp(-1, 1)
+    return (pixels + lost * alike(pixels, shown, STILL_SHOWN)).clamp(-1, 1)
+
+
+def alike(one: Tensor, two: Tensor, within: float, frames: int = 1) -> Tensor:
+    """How much two films (B, 3, F, H, W), or a film and a picture, show the same: (B, 1, F, H, W) in [0, 1].
+
+    Args:
+        within: the difference from which on it is 0, the largest of the channels and of the 3 x 3 pixels around.
+        frames: an odd number of frames, around each, in which that is looked for.
+    """
+    apart = (one - two).abs().amax(1, keepdim=True)
+    apart = F.max_pool3d(apart, (frames, 3, 3), stride=1, padding=(frames // 2, 1, 1))
+    return (1 - apart / within).clamp_min(0)
 
 
 def latent_frames(frames: int, compression: int = 4) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
+from unireel.backbones.vae import alike
 from unireel.clip import Clip
 from unireel.errors import UserError
 from unireel.world.scene import CLIP_FRAMES
@@ -48,5 +48,4 @@ def blended(edited: Tensor, unedited: Tensor, source: Tensor, within: float) -> 
         within: difference of the first two, the largest of the channels and neighbours, up to which the source counts,
             the more the smaller it is.
     """
-    apart = F.max_pool3d((edited - unedited).abs().amax(1, keepdim=True), 3, stride=1, padding=1)
-    return edited.lerp(source, (1 - apart / within).clamp_min(0))
+    return edited.lerp(source, alike(edited, unedited, within, frames=3))
